@@ -1,0 +1,1 @@
+"""Converters from public and hospital layouts to the bundle's datalist."""

@@ -1,0 +1,93 @@
+"""The distillation trainer: frozen teachers, a student, named loss terms, mixed precision, guards."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
+from torch import Tensor, nn
+
+from medbundles.engines.guards import check_finite
+from medbundles.precision import Precision
+
+Terms = Callable[[nn.Module, dict[str, Any], Engine], Mapping[str, Tensor]]
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Put a teacher in eval mode with no parameter requiring a gradient; returns the same module."""
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+class DistillationTrainer(SupervisedTrainer):
+    """MONAI's supervised trainer whose step minimises the sum of named loss terms.
+
+    Args:
+        precision: device, autocast and scaler.
+        max_epochs: number of epochs.
+        train_data_loader: batches as dicts of tensors and lists.
+        network: the module that trains; wrapped for distributed training when a process group is up.
+        optimizer: its optimizer.
+        terms: `terms(network, batch, engine) -> {name: weighted scalar}`; tensors of `batch` are on the device.
+        teachers: modules that are frozen here and kept in eval mode.
+        lr_scheduler: stepped after every iteration.
+        clip: largest gradient norm, None for no clipping.
+        forward: makes the module that distributed training wraps from `network`, when the loss needs more than
+            `network(...)` returns.
+        train_handlers: further handlers.
+    """
+
+    def __init__(
+        self,
+        precision: Precision,
+        max_epochs: int,
+        train_data_loader: Any,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        terms: Terms,
+        teachers: Sequence[nn.Module] = (),
+        lr_scheduler: Any = None,
+        clip: float | None = 1.0,
+        forward: Callable[[nn.Module], nn.Module] | None = None,
+        train_handlers: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(
+            device=precision.device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=precision.prepare(network),
+            optimizer=optimizer,
+            loss_function=lambda *_: None,
+            train_handlers=train_handlers,
+            decollate=False,
+        )
+        self.precision, self.terms, self.lr_scheduler, self.clip = precision, terms, lr_scheduler, clip
+        self.teachers = [precision.prepare(freeze(teacher)) for teacher in teachers]
+        self.module = forward(network) if forward else network
+        if idist.get_world_size() > 1:
+            devices = [precision.device.index] if precision.device.type == "cuda" else None
+            self.module = nn.parallel.DistributedDataParallel(
+                self.module, device_ids=devices, find_unused_parameters=True
+            )
+        self.add_event_handler(Events.EPOCH_STARTED, lambda _: [teacher.eval() for teacher in self.teachers])
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Tensor]:
+        batch = {
+            key: self.precision.to(value.as_tensor() if hasattr(value, "as_tensor") else value)
+            if isinstance(value, Tensor)
+            else value
+            for key, value in batchdata.items()
+        }
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = self.terms(self.module, batch, engine)
+        total = torch.stack([term.float() for term in terms.values()]).sum()
+        check_finite({"loss": total, **terms}, engine)
+        self.precision.step(total, self.optimizer, self.network.parameters(), self.clip)
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+        return {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}

@@ -1,0 +1,78 @@
+"""Named loss terms and validation metrics: progress bar, TensorBoard, log lines and a JSON-lines history."""
+
+import json
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+
+logger = logging.getLogger(__name__)
+
+
+class TermLogger:
+    """Log the mean of every named term per epoch, and the evaluator's metrics of that epoch.
+
+    Args:
+        name: prefix of the tags, e.g. `teacher`.
+        output_dir: folder of the TensorBoard event files and of `<name>_history.jsonl`.
+        evaluator: the validation engine, run before this handler in the same epoch.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self, name: str, output_dir: str | Path, evaluator: Engine | None = None, progress: bool = True
+    ) -> None:
+        self.name, self.output_dir, self.evaluator = name, Path(output_dir), evaluator
+        self.progress = progress
+        self.history = self.output_dir / f"{name}_history.jsonl"
+        self._sums: dict[str, float] = defaultdict(float)
+        self._count = 0
+        self._writer: Any = None
+
+    def attach(self, trainer: Engine) -> None:
+        if idist.get_rank() != 0:
+            return
+        trainer.add_event_handler(Events.STARTED, self._start)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+        trainer.add_event_handler(Events.COMPLETED | Events.TERMINATE | Events.EXCEPTION_RAISED, self._close)
+        if self.progress:
+            from ignite.handlers import ProgressBar
+
+            bar = ProgressBar(persist=True, desc=self.name, ncols=110)
+            bar.attach(trainer, output_transform=lambda out: {"loss": float(out["loss"])})
+
+    def _start(self, engine: Engine) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        if engine.state.epoch == 0:
+            self.history.unlink(missing_ok=True)
+        self._writer = SummaryWriter(str(self.output_dir / "tensorboard" / self.name), purge_step=engine.state.epoch)
+
+    def _add(self, engine: Engine) -> None:
+        self._count += 1
+        for key, value in engine.state.output.items():
+            self._sums[key] += float(value)
+
+    def _write(self, engine: Engine) -> None:
+        row = {key: value / max(self._count, 1) for key, value in self._sums.items()}
+        if self.evaluator is not None:
+            row |= {key: float(value) for key, value in self.evaluator.state.metrics.items()}
+        for key, value in row.items():
+            self._writer.add_scalar(f"{self.name}/{key}", value, engine.state.epoch)
+        with self.history.open("a") as file:
+            file.write(json.dumps({"epoch": engine.state.epoch, **row}) + "\n")
+        text = "  ".join(f"{key} {value:.4f}" for key, value in row.items())
+        logger.info("%s epoch %d/%d  %s", self.name, engine.state.epoch, engine.state.max_epochs, text)
+        self._sums.clear()
+        self._count = 0
+
+    def _close(self, engine: Engine, *_: Any) -> None:
+        self._writer.close()
+        # A handler of EXCEPTION_RAISED swallows the exception unless it raises it again.
+        if _ and isinstance(_[0], BaseException):
+            raise _[0]

@@ -1,0 +1,97 @@
+"""One place that decides device, autocast dtype, gradient scaling and memory format: the AMP utilities."""
+
+import logging
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+def best_device() -> torch.device:
+    """The CUDA device of this process (by LOCAL_RANK of torchrun) if there is one, otherwise the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    import ignite.distributed as idist
+
+    return torch.device("cuda", idist.get_local_rank())
+
+
+def native_bf16_cpu() -> bool:
+    """Whether this CPU multiplies bf16 in hardware; elsewhere bf16 convolutions are emulated and several times slower."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def auto_dtype(device: torch.device) -> torch.dtype | None:
+    """bf16 on CUDA from Ampere on and on CPUs with bf16 arithmetic, fp16 on older CUDA, otherwise None (fp32)."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if device.type == "cpu" and native_bf16_cpu():
+        return torch.bfloat16
+    return None
+
+
+class Precision:
+    """Device, autocast dtype, gradient scaler and memory format of a run.
+
+    Args:
+        device: torch device or its name; None takes `best_device()`.
+        amp: `auto` (see auto_dtype), `bf16`, `fp16` or `off`.
+        channels_last: keep 5-D tensors and 3-D convolutions in channels_last_3d (1.2-1.5 times faster on CPU).
+
+    Raises:
+        ValueError: unknown `amp`; fp16 asked for on a CPU, where its gradients underflow without a scaler.
+    """
+
+    def __init__(
+        self, device: torch.device | str | None = None, amp: str = "auto", channels_last: bool = True
+    ) -> None:
+        self.device = torch.device(device) if device is not None else best_device()
+        if amp != "auto" and amp not in _DTYPES:
+            raise ValueError(f"amp must be 'auto', 'bf16', 'fp16' or 'off', got {amp=}")
+        if amp == "fp16" and self.device.type == "cpu":
+            raise ValueError("amp='fp16' needs a CUDA device, got cpu; use 'bf16', 'auto' or 'off'")
+        self.dtype = auto_dtype(self.device) if amp == "auto" else _DTYPES[amp]
+        self.channels_last = channels_last
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype or torch.float32).removeprefix("torch.")
+        return f"Precision({self.device}, {dtype}, channels_last={self.channels_last})"
+
+    def autocast(self, windowed: bool = False) -> AbstractContextManager:
+        """Autocast context; `windowed` marks Swin encoders, whose rolls and casts cost more than bf16 gains on a CPU."""
+        enabled = self.dtype is not None and not (windowed and self.device.type == "cpu")
+        return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=enabled)
+
+    def to(self, item: Tensor) -> Tensor:
+        """Move a tensor to the device; 5-D floating tensors take the memory format."""
+        item = item.to(self.device, non_blocking=True)
+        if self.channels_last and item.ndim == 5 and item.is_floating_point():
+            item = item.contiguous(memory_format=torch.channels_last_3d)
+        return item
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device, its 5-D weights in the memory format; returns the same module."""
+        module.to(self.device)
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return module
+
+    def step(
+        self,
+        loss: Tensor,
+        optimizer: torch.optim.Optimizer,
+        parameters: Iterable[nn.Parameter] = (),
+        clip: float | None = None,
+    ) -> None:
+        """Backward and one optimizer step through the scaler, with optional clipping of the gradient norm."""
+        self.scaler.scale(loss).backward()
+        if clip is not None:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(list(parameters), clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
