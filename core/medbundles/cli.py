@@ -138,7 +138,7 @@ def fetch_sample(name: str) -> None:
 def bench(name: str, trust: bool = False, **options: Any) -> None:
     """Run a bundle's comparison of methods; further flags are those of its comparison.main."""
     bundle = _executable(name, trust)
-    commands.call(commands.comparison(bundle), (), options)
+    _print(commands.call(commands.comparison(bundle), (), options))
 
 
 def tool(name: str, command: str | None = None, *arguments: Any, trust: bool = False, **options: Any) -> None:
@@ -149,7 +149,12 @@ def tool(name: str, command: str | None = None, *arguments: Any, trust: bool = F
         print(commands.describe(offered))
     elif command not in offered:
         raise ValueError(f"{bundle.name} has no command {command!r}; it has {', '.join(offered)}")
-    elif (result := commands.call(offered[command], arguments, options)) is not None:
+    else:
+        _print(commands.call(offered[command], arguments, options))
+
+
+def _print(result: Any) -> None:
+    if result is not None:
         print(result)
 
 

@@ -25,11 +25,11 @@ def commands(info: BundleInfo) -> dict[str, Command]:
 
 
 def describe(commands: Mapping[str, Command]) -> str:
-    """Signature and first line of the docstring of each command."""
+    """Arguments and first line of the docstring of each command."""
     lines = []
     for name, function in commands.items():
         summary, *_ = (inspect.getdoc(function) or "").splitlines() or [""]
-        lines.append(f"{name}{inspect.signature(function)}\n    {summary}")
+        lines.append(f"{name}{_usage(function)}\n    {summary}")
     return "\n".join(lines)
 
 
@@ -38,8 +38,16 @@ def call(function: Command, arguments: Iterable[Any], options: Mapping[str, Any]
     try:
         bound = inspect.signature(function).bind(*arguments, **options)
     except TypeError as error:
-        raise ValueError(f"{error}; usage: {function.__name__}{inspect.signature(function)}") from error
+        raise ValueError(f"{error}; usage: {function.__name__}{_usage(function)}") from error
     return function(*bound.args, **bound.kwargs)
+
+
+def _usage(function: Command) -> inspect.Signature:
+    signature = inspect.signature(function)
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()
+    ]
+    return signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
 
 
 def _module(info: BundleInfo, name: str) -> Any:

@@ -87,11 +87,19 @@ class Precision:
         optimizer: torch.optim.Optimizer,
         parameters: Iterable[nn.Parameter] = (),
         clip: float | None = None,
-    ) -> None:
-        """Backward and one optimizer step through the scaler, with optional clipping of the gradient norm."""
+    ) -> Tensor | None:
+        """Backward and one optimizer step through the scaler, with optional clipping of the gradient norm.
+
+        Returns that norm; when it is not finite the step is left out, so that the weights stay as they are.
+        """
         self.scaler.scale(loss).backward()
+        norm = None
         if clip is not None:
             self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(list(parameters), clip)
+            norm = nn.utils.clip_grad_norm_(list(parameters), clip)
+            # The scaler does the same, and lowers its factor.
+            if not self.scaler.is_enabled() and not norm.isfinite():
+                return norm
         self.scaler.step(optimizer)
         self.scaler.update()
+        return norm

@@ -135,9 +135,8 @@ def test_unknown_targets_missing_ids_and_wrong_outputs_are_found(tmp_path):
     del content["evaluator"], content["inferer"]
     (root / "configs" / "inference.json").write_text(json.dumps(content))
     output = METADATA["network_data_format"]["outputs"]["pred"] | {"num_channels": 3, "dtype": "float64"}
-    edit(
-        root, "metadata.json", network_data_format={"inputs": {"image": TENSOR}, "outputs": {"pred": output}}
-    )
+    inputs = METADATA["network_data_format"]["inputs"]
+    edit(root, "metadata.json", network_data_format={"inputs": inputs, "outputs": {"pred": output}})
     info = read_bundle(root.resolve(), "path")
     make_importable(info)
     assert target_problems(info) == [

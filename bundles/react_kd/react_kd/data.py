@@ -89,10 +89,10 @@ def make_dataset(
 ) -> Dataset:
     """Dataset over cases; everything before the first random transform is cached.
 
-    `cache` is "memory" (CacheDataset; empty until `fill_cache`, which `num_workers` threads do), "persistent" (PersistentDataset in
-    `cache_dir`, reused between runs for as long as files and transforms stay the same; keeps no image
-    metadata) or "none". `transform` may be a list of Compose objects. Raises ValueError for a label that is
-    no grade.
+    `cache` is "memory" (CacheDataset: each case is kept once it has been asked for, or all of them after
+    `fill_cache`, by `num_workers` threads), "persistent" (PersistentDataset in `cache_dir`, reused between
+    runs for as long as files and transforms stay the same; keeps no image metadata) or "none". `transform`
+    may be a list of Compose objects. Raises ValueError for a label that is no grade.
     """
     rows = [dict(case) for case in data]
     for row in rows:
@@ -100,7 +100,7 @@ def make_dataset(
     # Compose counts as random itself, so a nested one would end the cached part.
     flat = Compose(transform if isinstance(transform, Compose) else list(transform)).flatten()
     if cache == "memory":
-        return CacheDataset(rows, flat, cache_num=0, num_workers=num_workers, progress=progress)
+        return CacheDataset(rows, flat, num_workers=num_workers, progress=progress, runtime_cache=True)
     if cache == "persistent":
         folder = Path(cache_dir) if cache_dir is not None else _default_cache()
         return PersistentDataset(
@@ -116,8 +116,8 @@ def fill_cache(dataset: Dataset) -> None:
 
     Kept apart from the construction, so that looking at a config does not read images.
     """
-    if isinstance(dataset, CacheDataset) and dataset.cache_num < len(dataset.data):
-        dataset.set_num = len(dataset.data)
+    if isinstance(dataset, CacheDataset) and dataset.runtime_cache:
+        dataset.runtime_cache = False
         dataset.set_data(dataset.data)
 
 

@@ -133,7 +133,8 @@ def learning_curves(
     A line bridges missing values and nan. The epoch with the highest first metric is marked.
     """
     epochs = np.array([row["epoch"] for row in history], dtype=float)
-    figure, panels = frame(f"{title} ({len(epochs)} epochs)", subtitle, 3.0, columns=2)
+    height = 2.9 + 0.2 * math.ceil(max(len(losses), len(metrics) + 1) / 2)
+    figure, panels = frame(f"{title}, {len(epochs)} epochs", subtitle, height, columns=2)
     for ax, names, heading in zip(panels, (losses, metrics), ("training loss", "validation"), strict=True):
         for i, name in enumerate(names):
             values = np.array([row.get(name) for row in history], dtype=float)
@@ -147,8 +148,12 @@ def learning_curves(
                 ax.plot(epochs[best], values[best], "o", mfc="none", mec=INK, ms=9, label=label)
         quiet(ax, "epoch", "", heading)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        margin = 0.5 + 0.02 * np.ptp(epochs)  # also of a single epoch
+        ax.set_xlim(epochs.min() - margin, epochs.max() + margin)
         if names:
-            legend(ax, loc="best", ncols=1 + len(names) // 5)
+            legend(
+                ax, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False, columnspacing=1
+            )
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -83,8 +85,12 @@ def all_facts(
 def _read_nifti(path: Path) -> tuple[NDArray, NDArray]:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise ValueError("must be a NIfTI file (.nii, .nii.gz) or a folder of one DICOM series")
-    image = nib.load(path)
-    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)  # type: ignore[attr-defined]
+    image: Any = nib.load(path)
+    if path.name.lower().endswith(".gz"):
+        # nibabel stops before the checksum at the end of the stream; gzip compares it once it has read all.
+        with gzip.open(path) as stream:
+            image = type(image).from_bytes(stream.read())
+    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)
 
 
 def _read_dicom(folder: Path) -> tuple[NDArray, NDArray]:
@@ -102,7 +108,7 @@ def _read_dicom(folder: Path) -> tuple[NDArray, NDArray]:
     return np.asarray(array, dtype=np.float32), np.asarray(meta["affine"])
 
 
-def _mask_facts(array: NDArray) -> dict:
+def _mask_facts(array: NDArray) -> dict[str, Any]:
     inside = array != 0
     foreground = int(np.count_nonzero(inside))
     if not foreground:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,9 @@ def fold_cases(
     _warn_if_rare(grades, patients, folds)
 
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    _, held_out = list(splitter.split(graded, grades, groups=patients))[fold]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a rare grade, which is logged above
+        _, held_out = list(splitter.split(graded, grades, groups=patients))[fold]
     validation = [graded[i] for i in held_out]
     validation_patients = {case["patient_id"] for case in validation}
     training = [case for case in ordered if case["patient_id"] not in validation_patients]

@@ -101,7 +101,7 @@ def region_graph_panel(
     z = _fullest_slice(share) if index is None else index
     off_diagonal = cosine[~np.eye(len(labels), dtype=bool)]
     scale = Normalize(np.floor(off_diagonal.min(initial=0.9) * 10) / 10, 1.0)
-    figure, (anatomy, matrix) = frame(title, subtitle, 3.9, columns=2, width_ratios=(1.1, 1))
+    figure, (anatomy, matrix) = frame(title, subtitle, 3.4, columns=2, width_ratios=(1.1, 1))
     show(anatomy, image[:, :, z], spacing, cmap="gray", vmin=window[0], vmax=window[1])
     rows, columns = extent(share.max(axis=(0, 3)) > 0, spacing, margin=25)
     anatomy.set(xlim=columns, ylim=rows[::-1])
@@ -110,7 +110,7 @@ def region_graph_panel(
     missed = not share[..., z].any(axis=(1, 2)).all()
     anatomy.set_title(f"slice {z}" + "; hollow: in other slices" * missed, fontsize=8.5, color=INK)
     volumes = share.sum(axis=(1, 2, 3)) * float(np.prod(spacing)) / 1000
-    labels = [f"{name}\n{volume:.0f} mL" for name, volume in zip(labels, volumes, strict=True)]
+    labels = [f"{name}, {volume:.0f} mL" for name, volume in zip(labels, volumes, strict=True)]
     _draw_matrix(matrix, cosine, labels, scale)
     bar = figure.colorbar(ScalarMappable(scale, AFFINITY), ax=matrix, shrink=0.75, pad=0.02)
     bar.set_label("cosine of node features", size=8.5)

@@ -38,7 +38,7 @@ class LesionParams:
 
     # Geometry
     count_probability: tuple[float, ...] = (0.45, 0.30, 0.15, 0.10)  # of 1, 2, 3, 4 lesions
-    radius_mm: tuple[float, float] = (8.0, 28.0)  # longest half-axis, log-uniform between these
+    radius_mm: tuple[float, float] = (12.0, 32.0)  # longest half-axis, log-uniform between these
     axis_ratio: tuple[float, float] = (0.75, 1.0)  # each other half-axis over the longest
     gap_mm: float = 4.0  # smallest distance between the surfaces of two lesions
     edge_mm: float = 3.0  # width over which a lesion fades into the liver
@@ -46,8 +46,8 @@ class LesionParams:
     core_radius_mm: float = 12.0  # lesions with a smaller longest half-axis have no core
     core_size: tuple[float, float] = (0.35, 0.60)  # half-axes of the core over those of the lesion
     # CT
-    contrast_hu: Triple = (12.0, -8.0, -30.0)  # mean lesion minus liver by grade, HU
-    contrast_case_sd: float = 18.0  # spread of that contrast between patients of one grade, HU
+    contrast_hu: Triple = (14.0, -8.0, -34.0)  # mean lesion minus liver by grade, HU
+    contrast_case_sd: float = 16.0  # spread of that contrast between patients of one grade, HU
     contrast_lesion_sd: float = 6.0  # further spread between the lesions of one patient, HU
     texture_hu: Triple = (5.0, 9.0, 14.0)  # mean standard deviation of the texture by grade, HU
     texture_case_sd: float = 3.0  # spread of that amplitude between patients of one grade, HU

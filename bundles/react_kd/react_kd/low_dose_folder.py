@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from medbundles.atomic import replacing, write_text
 from tqdm import tqdm
 
-from react_kd.low_dose import simulate_low_dose
+from react_kd.dose_simulation import simulate_low_dose
 from react_kd.projector import FilterName
 from react_kd.scanner import NoiseModel, stable_seed
 
@@ -63,7 +62,7 @@ def main(
         input: folder of .nii and .nii.gz files, searched to any depth; hidden files are left out.
         output: folder of the copies.
         photons: photons per ray; several as "50000,1000".
-        model, n_angles, filter_name, electronic_sigma: as in ``react_kd.low_dose.simulate_low_dose``.
+        model, n_angles, filter_name, electronic_sigma: as in ``simulate_low_dose``.
         pattern: file names to take, such as "ct*"; give it where masks or PET lie beside the CT.
         workers: processes; 1 stays in this one.
         seed: seed of the whole set.
@@ -77,25 +76,23 @@ def main(
         ValueError: for an argument out of its range, or an output folder made with other settings.
         RuntimeError: at the end, naming every file that could not be done; all others are kept.
     """
-    source, target = Path(input), Path(output)
+    source, target = Path(input).resolve(), Path(output).resolve()
     names = _nifti_files(source, target, pattern)
     levels = [
         Settings(level, model, n_angles, filter_name, electronic_sigma, seed) for level in _numbers(photons)
     ]
     folders = [target / f"{model}_{settings.photons:.15g}" for settings in levels]
+    for settings in levels:  # a bad argument fails here, once, before anything is touched
+        _simulate(np.zeros((16, 16, 1), np.float32), (1, 1, 1), settings, seed)
     for folder, settings in zip(folders, levels, strict=True):
-        _simulate(
-            np.zeros((16, 16, 1), np.float32), (1, 1, 1), settings, seed
-        )  # a bad argument fails here, once
         _prepare(folder, settings, names, overwrite)
     failures = []
     for folder, settings in zip(folders, levels, strict=True):
         states = _simulate_folder(source, folder, names, settings, workers)
-        summary = {"input": str(source.resolve()), "settings": asdict(settings), "files": states}
+        summary = {"input": str(source), "settings": asdict(settings), "files": states}
         write_text(folder / SUMMARY, json.dumps(summary, indent=1))
-        failures += [
-            f"{source / name}: {state}" for name, state in states.items() if state not in ("done", "skipped")
-        ]
+        failed = [name for name, state in states.items() if state not in ("done", "skipped")]
+        failures += [f"{source / name}: {states[name]}" for name in failed]
     if failures:
         lines = "\n  ".join(failures)
         raise RuntimeError(f"{len(failures)} of {len(names) * len(folders)} copies failed:\n  {lines}")
@@ -167,15 +164,10 @@ def _prepare(folder: Path, settings: Settings, names: list[str], overwrite: bool
 
 def _nifti_files(source: Path, target: Path, pattern: str) -> list[str]:
     names = []
-    for path in sorted(source.rglob("*")):
+    for path in sorted(source.rglob(pattern)):
         name = path.relative_to(source)
         hidden = any(part.startswith(".") for part in name.parts)
-        if (
-            path.name.endswith(SUFFIXES)
-            and fnmatch(path.name, pattern)
-            and not hidden
-            and target not in path.parents
-        ):
+        if path.name.endswith(SUFFIXES) and not hidden and target not in path.parents:
             names.append(name.as_posix())
     if not names:
         raise FileNotFoundError(f"no {' or '.join(SUFFIXES)} file named {pattern!r} below {source}")

@@ -27,7 +27,7 @@ class StreamFusion(nn.Module):
         # TorchScript unrolls a module list, but neither zips it nor comprehends over it.
         maps: list[Tensor] = []
         for i, project in enumerate(self.project):
-            maps.append(self.cbam(project(streams[i])))  # noqa: PERF401
+            maps.append(self.cbam(project(streams[i])))
         return maps
 
     def forward(self, streams: list[Tensor], available: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class StreamFusion(nn.Module):
 
 
 def masked_mean(maps: list[Tensor], available: Tensor) -> Tensor:
-    """Mean over the available maps of each case: S maps (B, C, x, y, z) and a bool (B, S) give (B, C, x, y, z)."""
+    """Mean over the available maps of each case: from S maps (B, C, x, y, z) and a bool (B, S)."""
     total = torch.zeros_like(maps[0])
     for i, stream in enumerate(maps):
         # Selected, not multiplied: 0 * NaN of an unavailable stream would be NaN.
@@ -55,7 +55,7 @@ class Student(nn.Module):
         pool, hidden, dropout: the classification head (PooledHead).
 
     Raises:
-        ValueError: unknown encoder; an image with other than 1 or 3 channels; a case with no available stream.
+        ValueError: unknown encoder; an image with other than 1 or 3 channels; a case with no stream at all.
     """
 
     STREAMS = ("ct", "pet")
@@ -105,8 +105,12 @@ class Student(nn.Module):
 
     def encode(self, image: Tensor, available: Tensor | None = None) -> dict[str, Tensor]:
         """What distillation compares: `features` (B, C, x, y, z) and `logits` (B, classes)."""
-        if available is not None and not bool((available[:, :1] if image.shape[1] == 1 else available).any(1).all()):
-            raise ValueError(f"every case needs an available stream of {self.STREAMS}, got {available.tolist()}")
+        if available is not None and not bool(
+            (available[:, :1] if image.shape[1] == 1 else available).any(1).all()
+        ):
+            raise ValueError(
+                f"every case needs an available stream of {self.STREAMS}, got {available.tolist()}"
+            )
         features = self.features(image, available)
         return {"features": features, "logits": self.head(features)}
 
@@ -148,11 +152,13 @@ class Teacher(nn.Module):
     def forward(self, image: Tensor, pet: Tensor, dose: Tensor, available: Tensor) -> dict[str, Tensor]:
         """Teach from CT `image` (B, 1, X, Y, Z), `pet` (B, 2, ...), CT at some `dose` (B, 1, ...).
 
-        `available` is a bool (B, 3) for [FDG, ACT, dose]. Returns `features` (B, C, x, y, z), and logits (B, classes)
-        of the fused map (`logits`), of the tracers' mean (`sf_logits`) and of the dose stream (`dose_logits`).
+        `available` is a bool (B, 3) for [FDG, ACT, dose]. Returns `features` (B, C, x, y, z), and logits
+        (B, classes) of the fused map (`logits`), the tracers' mean (`sf_logits`), the dose (`dose_logits`).
         """
         if not bool(available.any(1).all()):
-            raise ValueError(f"every case needs an available stream of {self.STREAMS}, got {available.tolist()}")
+            raise ValueError(
+                f"every case needs an available stream of {self.STREAMS}, got {available.tolist()}"
+            )
         mask = available.view(-1, 3, 1, 1, 1, 1)
         fdg = torch.cat([torch.where(mask[:, 0], pet[:, :1], torch.zeros_like(pet[:, :1])), image], dim=1)
         act = torch.cat([torch.where(mask[:, 1], pet[:, 1:], torch.zeros_like(pet[:, 1:])), image], dim=1)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
@@ -15,6 +14,7 @@ from monai.transforms import MapTransform, ResampleToMatch
 from react_kd.spatial import BODY_HU, describe_sample
 
 AIR_HU = -1024.0
+MAX_SCORE = 4.0
 SOFT_TISSUE_HU = (0.0, 200.0)
 Data = Mapping[Hashable, Any]
 
@@ -57,10 +57,33 @@ class ScalePETd(MapTransform):
         return float(low), float(high)
 
 
+class LiverRatiod(MapTransform):
+    """Uptake of a PET relative to the liver around the lesions: x / median - 1, so 0 is healthy liver.
+
+    Each channel is divided by its own median in liver outside the mass; a channel of zeros (missing tracer) stays
+    as it is. Without a liver the median of all voxels with uptake takes its place.
+    """
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        sample = dict(data)
+        liver = sample["liver"][0].as_tensor() > 0
+        healthy = liver & ~(sample["mass"][0].as_tensor() > 0)
+        inside = healthy if healthy.any() else liver
+        for key in self.key_iterator(sample):
+            pet = sample[key]
+            for k, channel in enumerate(pet.as_tensor()):
+                values = channel[inside] if inside.any() else channel[channel > 0]
+                if values.numel() and float(values.median()) > 0:
+                    pet[k] = channel / values.median() - 1.0
+            sample[key] = pet
+        return sample
+
+
 class NormaliseInLiverd(MapTransform):
     """Z-score each channel of a windowed CT inside the liver, so that no amount of air can shift it.
 
-    Without a liver the soft tissue of the CT, 0..200 HU, takes its place.
+    Scores are clipped to -4..4: the spread inside a liver is some 20 HU, so fat, air and bone at its border would
+    otherwise be the largest values of the image by far. Without a liver the soft tissue of the CT, 0..200 HU, takes its place.
     """
 
     def __init__(
@@ -81,18 +104,23 @@ class NormaliseInLiverd(MapTransform):
         for key in self.key_iterator(sample):
             values = sample[key].as_tensor()[:, inside]
             mean, std = values.mean(1), values.std(1, correction=0).clamp_min(1e-3)
-            sample[key] = (sample[key] - mean[:, None, None, None]) / std[:, None, None, None]
+            scores = (sample[key] - mean[:, None, None, None]) / std[:, None, None, None]
+            sample[key] = scores.clamp(-MAX_SCORE, MAX_SCORE)
         return sample
 
 
 class MaskToLiverd(MapTransform):
-    """Zero everything outside the liver dilated by one voxel; a sample without a liver stays as it is."""
+    """Zero everything outside liver and mass; a sample without a liver stays as it is.
+
+    Not dilated: a rim of one voxel holds fat, lung and bone, whose share differs from case to case, and hid the
+    lesions from the CT-only student (macro AUC 0.52 with the rim, 0.75 without, simulated cohort, 60 cases).
+    """
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         sample = dict(data)
-        liver = sample["liver"].as_tensor()
+        liver, mass = sample["liver"].as_tensor(), sample["mass"].as_tensor()
         if liver.any():
-            near = F.max_pool3d(liver[None].float(), kernel_size=3, stride=1, padding=1)[0] > 0
+            inside = (liver > 0) | (mass > 0)
             for key in self.key_iterator(sample):
-                sample[key] = sample[key] * near
+                sample[key] = sample[key] * inside
         return sample

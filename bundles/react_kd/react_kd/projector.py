@@ -17,22 +17,26 @@ FilterName = Literal["ram-lak", "hann"]
 # Floats of the right-hand side of one sparse product. 8 MB stay in a last-level cache; measured on 32 slices
 # of 256 x 256, a right-hand side four times as long makes the projection four times slower.
 _CACHED_FLOATS = 2_200_000
+# The matrix goes by bands of so many detectors, each in all views: their rays share pixels, which then come
+# from the inner cache. Measured 1.3 to 2 times faster than view after view.
+_BAND = 8
 
 
 class ParallelBeam:
-    """Pixel-driven, linearly interpolated projector of a square grid, and its exact adjoint.
+    """Parallel-beam projection and back-projection of a square grid, linearly interpolated.
 
     Pixel (row, column) meets the detector at cos(a) * column - sin(a) * row, both counted from the pixel
     ``size // 2``, in units of one pixel: the convention of scikit-image's ``radon`` and ``iradon`` with
     ``circle=False``. The whole square is seen, corners included: there is no reconstruction circle.
-    It works on the CPU, in float32, without gradients.
+    It works on the CPU in float32.
 
     The ``n_angles`` views lie at (k + 1/2) * pi / n_angles. A quarter turn and a reflection map this set, and
     the odd grid around the central pixel, onto themselves. So the matrix of the first quarter of the views,
     applied to four turned and mirrored copies of each slice, gives all of them for a quarter of the memory.
-    Both orientations are kept, because a sparse product by the transpose is ten times slower: together
-    8 * size**2 * n_angles bytes (134 MB for 256 x 256 with 256 views, 760 MB for 512 x 512 with 360). They
-    are filled view by view, so building them takes little more.
+    Projection is Joseph's method (IEEE Trans. Med. Imaging 1, 1982), back-projection is linear interpolation
+    on the detector. Each has its own matrix, because a product by a transpose is ten times slower: together
+    8 * size**2 * n_angles bytes (134 MB for 256 x 256 with 256 views, 770 MB for 512 x 512 with 384), and
+    twice that while they are built.
 
     Raises:
         ValueError: if ``size`` is below 2 or ``n_angles`` is not a positive multiple of 4, or if the matrix
@@ -48,7 +52,10 @@ class ParallelBeam:
         self._half = size // 2
         self._side = 2 * self._half + 1  # M, the odd grid with a pixel in its centre
         self._quarter = n_angles // 4  # K
-        self.n_detectors = 2 * (math.ceil(self._half * math.sqrt(2)) + 1) + 1
+        reach = math.ceil(self._half * math.sqrt(2)) + 1
+        self.n_detectors = (
+            math.ceil((2 * reach + 1) / _BAND) * _BAND
+        )  # position 0 is detector n_detectors // 2
         if self._side**2 * n_angles // 2 >= 2**31:
             raise ValueError(f"a {size} x {size} grid with {n_angles} angles is too large for 32-bit indices")
         self.angles = (torch.arange(n_angles, dtype=torch.float64) + 0.5) * (math.pi / n_angles)  # radians
@@ -61,7 +68,7 @@ class ParallelBeam:
         return torch.cat([self._project_block(block) for block in slices.float().split(self._block)])
 
     def backproject(self, sinogram: Tensor) -> Tensor:
-        """Adjoint of :meth:`project`: (B, n_angles, n_detectors) -> (B, size, size)."""
+        """Sum over the views: (B, n_angles, n_detectors) -> (B, size, size)."""
         self._check("sinogram", sinogram, (self.n_angles, self.n_detectors))
         return torch.cat([self._backproject_block(block) for block in sinogram.float().split(self._block)])
 
@@ -78,8 +85,9 @@ class ParallelBeam:
         count, side = len(slices), self._side
         pixels = F.pad(slices, (0, side - self.size, 0, side - self.size)).permute(1, 2, 0).contiguous()
         views = torch.stack(_symmetric_copies(pixels), dim=2).view(side * side, 4 * count)
-        lines = (self._forward @ views).view(self._quarter, self.n_detectors, 4, count)
-        first, second, third, fourth = lines.permute(2, 3, 0, 1)  # each (B, K, detectors)
+        bands = (self._forward @ views).view(-1, self._quarter, _BAND, 4, count)
+        lines = bands.permute(3, 4, 1, 0, 2).reshape(4, count, self._quarter, self.n_detectors)
+        first, second, third, fourth = lines
         return torch.cat([first, second.flip(1), third, fourth.flip(1)], dim=1)
 
     def _backproject_block(self, sinogram: Tensor) -> Tensor:
@@ -91,22 +99,23 @@ class ParallelBeam:
         return pixels[: self.size, : self.size].permute(2, 0, 1)
 
     def _projection_matrix(self) -> Tensor:
-        """Joseph's method for the first quarter of the views: (K * detectors, M * M)."""
+        """Joseph's method for the first quarter of the views: (detector bands * K * band, M * M)."""
         offset = torch.arange(self._side, dtype=torch.float64) - self._half
         position = torch.arange(self.n_detectors, dtype=torch.float64) - self.n_detectors // 2
+        angle = self.angles[: self._quarter, None, None]
         row_start = torch.arange(self._side, dtype=torch.int32)[:, None] * self._side
         counts, pixels, weights = [], [], []
-        for angle in self.angles[: self._quarter].tolist():
-            # These views are steeper than 45 degrees: a ray crosses every row once, between two columns.
-            crossing = (position[:, None] + math.sin(angle) * offset) / math.cos(angle) + self._half
+        for band in position.split(_BAND):
+            # These rays are less than 45 degrees off the rows' normal: each crosses every row once.
+            crossing = (band[:, None] + angle.sin() * offset) / angle.cos() + self._half  # (K, band, M)
             left = crossing.floor()
-            share = (crossing - left).float()
-            columns = torch.stack([left, left + 1], dim=-1).int()  # (detectors, M, 2)
-            shares = torch.stack([1 - share, share], dim=-1) / math.cos(angle)
+            share = crossing - left
+            columns = torch.stack([left, left + 1], dim=-1).int()
+            lengths = torch.stack([1 - share, share], dim=-1) / angle[..., None].cos()
             inside = (columns >= 0) & (columns < self._side)
-            counts.append(inside.sum((1, 2)))
+            counts.append(inside.sum((2, 3)).flatten())
             pixels.append((columns + row_start)[inside])
-            weights.append(shares[inside])
+            weights.append(lengths[inside].float())
         starts = F.pad(torch.cat(counts).cumsum(0), (1, 0))
         shape = (self._quarter * self.n_detectors, self._side**2)
         return _csr(starts, torch.cat(pixels), torch.cat(weights), shape)

@@ -10,10 +10,12 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
+from medbundles.atomic import write_text
 from medbundles.engines import Checkpointing, EarlyStop, EpochSeed, TermLogger
 from medbundles.engines.checkpointing import load_weights
 from medbundles.precision import Precision
 from monai.handlers import ValidationHandler
+from monai.utils import set_determinism
 
 from react_kd import phantom
 from react_kd.data import fill_cache, read_datalist
@@ -98,13 +100,16 @@ class TeacherStage:
             logger.info("teacher of the interrupted run found in %s", trained)
         else:
             self._train()
+            idist.barrier()  # the first process writes the file that all read
             load_weights(self.teacher, trained, "teacher")
             if idist.get_rank() == 0:
-                self.record.write_text(json.dumps(self.settings))
+                write_text(self.record, json.dumps(self.settings))
         evaluator = GradingEvaluator(self.teacher, self.precision, self.loaders[1], ("all", "ct"))
         evaluator.run()
         self.metrics = {key: float(value) for key, value in evaluator.state.metrics.items()}
         logger.info("teacher on the validation cases: %s", _spell(self.metrics))
+        # A student built after this starts from the same weights whether the teacher was trained or loaded.
+        set_determinism(self.seed)
 
     def finish(self) -> None:
         """Forget that this run's teacher is finished: the next run trains its own."""
@@ -143,6 +148,7 @@ def summarise(
     """Measure the best student, say where everything is, and write `<output_dir>/training.html`."""
     teacher_stage.finish()
     ckpt_dir, output_dir = Path(teacher_stage.ckpt_dir).absolute(), Path(teacher_stage.output_dir).absolute()
+    idist.barrier()
     load_weights(network, ckpt_dir / "model.pt", "student")
     evaluator = GradingEvaluator(network, precision, val_data_loader)
     evaluator.run()

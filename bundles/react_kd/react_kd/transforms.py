@@ -33,7 +33,7 @@ from torch import Tensor
 
 from react_kd.cases import CLASSES, MASK_KEYS, PET_KEYS
 from react_kd.low_dose import LowDoseLevelsd, NoiseModel, RandPickDosed
-from react_kd.normalisation import MaskToLiverd, NormaliseInLiverd, ScalePETd
+from react_kd.normalisation import LiverRatiod, MaskToLiverd, NormaliseInLiverd, ScalePETd
 from react_kd.regions import RegionLabelsd
 from react_kd.spatial import (
     ROIS,
@@ -46,6 +46,7 @@ from react_kd.spatial import (
 )
 
 LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
+PET_SCALES = ("liver_ratio", "percentiles", "suv")
 SCALARS = ("image", "pet", "dose")
 LABEL_MAPS = (*MASK_KEYS, "regions")
 
@@ -56,8 +57,9 @@ def preprocessing(
     margin_mm: float = 10.0,
     spacing: Sequence[float] | None = None,
     hu_window: Sequence[float] = (-160.0, 240.0),
+    pet_scale: str = "liver_ratio",
     pet_percentiles: Sequence[float] = (1.0, 99.0),
-    pet_suv: Sequence[float] | None = None,
+    pet_suv: Sequence[float] = (0.0, 10.0),
     dose_levels: Sequence[float | None] | None = None,
     dose_model: NoiseModel = "beer_lambert",
     dose_seed: int = 0,
@@ -71,12 +73,14 @@ def preprocessing(
     Args:
         size: voxels X, Y, Z of the result.
         roi: "full", "liver_crop" (bounding box of the liver and `margin_mm`) or "liver_mask" (the same, zero
-            outside the liver dilated by one voxel). Without a liver mask both take the box of the body.
+            outside liver and mass). Without a liver mask both take the box of the body.
         spacing: None resizes the region to `size`; (x, y, z) in mm resamples to these voxels and pads or
             crops about the middle instead, which keeps the physical scale.
         hu_window: CT range that becomes 0..1 before the z-score.
-        pet_percentiles: PET range that becomes 0..1, as percentiles inside the body.
-        pet_suv: PET range that becomes 0..1 in SUV, instead of the percentiles.
+        pet_scale: "liver_ratio" (uptake over that of the healthy liver, minus 1), "percentiles" (inside the body, as
+            in the authors' code; the upper one clips hot lesions, which fill less than 1 % of a body) or "suv".
+        pet_percentiles: range that becomes 0..1 for "percentiles".
+        pet_suv: range that becomes 0..1 for "suv".
         dose_levels: photons per ray of the key "dose" (None in the list = full dose); None makes no such key.
         dose_model: "beer_lambert" or "linear", see low_dose.py.
         dose_seed: seed of the photon noise.
@@ -91,6 +95,8 @@ def preprocessing(
         raise ValueError(f"roi must be one of {', '.join(ROIS)}, got {roi!r}")
     if len(size) != 3 or min(size) < 1:
         raise ValueError(f"size must be three positive numbers of voxels, got {tuple(size)}")
+    if pet_scale not in PET_SCALES:
+        raise ValueError(f"pet_scale must be one of {', '.join(PET_SCALES)}, got {pet_scale!r}")
     low, high = hu_window
     images, spatial = ("image", "dose"), ("image", "dose", *MASK_KEYS)
     chain: list[Transform] = [
@@ -100,8 +106,10 @@ def preprocessing(
         Orientationd(("image", *MASK_KEYS), "RAS", labels=LABELS, allow_missing_keys=True),
         MatchGridd(MASK_KEYS, mode="nearest", allow_missing_keys=True),
         BinaryMasksd(),
-        ScalePETd(PET_KEYS, pet_percentiles, pet_suv, allow_missing_keys=True),
     ]
+    if pet_scale != "liver_ratio":
+        suv = pet_suv if pet_scale == "suv" else None
+        chain.append(ScalePETd(PET_KEYS, pet_percentiles, suv, allow_missing_keys=True))
     # Rays need the whole width of the body but only the slices that are kept.
     if roi != "full":
         chain.append(CropToLiverd(spatial, margin_mm, axes=(2,), allow_missing_keys=True))
@@ -119,6 +127,8 @@ def preprocessing(
         CastToTyped(MASK_KEYS, torch.uint8),
         NormaliseInLiverd(images, hu_window, allow_missing_keys=True),
     ]
+    if pet_scale == "liver_ratio":
+        chain.append(LiverRatiod("pet"))
     if roi == "liver_mask":
         chain.append(MaskToLiverd(SCALARS, allow_missing_keys=True))
     chain.append(RegionLabelsd(**(regions or {})))
@@ -166,7 +176,8 @@ def augmentation(
             padding_mode="border",
             allow_missing_keys=True,
         ),
-        CastToTyped(LABEL_MAPS, torch.uint8, allow_missing_keys=True),
+        EnsureTyped(SCALARS, track_meta=False, allow_missing_keys=True),
+        EnsureTyped(LABEL_MAPS, dtype=torch.uint8, track_meta=False, allow_missing_keys=True),
     ]
     return Compose(chain)
 

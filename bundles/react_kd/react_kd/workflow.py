@@ -13,7 +13,7 @@ from medbundles.precision import Precision
 from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 
-from react_kd.losses import GradeLoss
+from react_kd.losses import UNGRADED, GradeLoss
 from react_kd.metrics import roc_auc
 from react_kd.networks import Student, Teacher
 
@@ -200,8 +200,9 @@ class GradingEvaluator(SupervisedEvaluator):
 
 
 def _macro_auc(probs: Tensor, label: Tensor) -> float:
-    return float(roc_auc(probs.double().numpy(), label.numpy())["macro"])
+    graded = label != UNGRADED
+    return float(roc_auc(probs[graded].double().numpy(), label[graded].numpy())["macro"])
 
 
 def _accuracy(probs: Tensor, label: Tensor) -> float:
-    return float((probs.argmax(dim=1) == label).double().mean())
+    return float((probs.argmax(dim=1) == label)[label != UNGRADED].double().mean())

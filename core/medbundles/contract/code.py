@@ -8,27 +8,32 @@ import sys
 from medbundles.bundle import BundleInfo, make_importable
 
 HEAVY = ("transformers", "peft", "gradio", "matplotlib", "sklearn")
-# MONAI itself imports some of these when they are there. The guard hides them while torch and MONAI load, so
-# that whatever is asked for afterwards was asked for by the package.
+# torch, MONAI and Ignite look for some of these themselves. The guard hides them all and reports what anyone
+# else asks for; who asks shows in the stack of the import.
 PROBE = """
 import sys
 heavy, package, folder = sys.argv[1].split(","), sys.argv[2], sys.argv[3]
-asked = []
+asked = set()
 class Guard:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in heavy:
-            asked.append(name.split(".")[0])
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        top = name.split(".")[0]
+        if top not in heavy:
+            return None
+        frame, importers = sys._getframe(1), set()
+        while frame:
+            importers.add(frame.f_globals.get("__name__", "").split(".")[0])
+            frame = frame.f_back
+        if not importers & {"torch", "monai", "ignite"}:
+            asked.add(top)
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Guard())
-import monai, torch
-asked.clear()
 sys.path.insert(0, folder)
 try:
     __import__(package)
 except ModuleNotFoundError as error:
     if error.name is None or error.name.split(".")[0] not in heavy:
         raise
-print("asked:" + ",".join(sorted(set(asked))))
+print("asked:" + ",".join(sorted(asked)))
 """
 
 

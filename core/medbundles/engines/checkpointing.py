@@ -32,25 +32,34 @@ def load_weights(module: nn.Module, path: str | Path, what: str = "checkpoint") 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{what}: no file {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{what}: {path} is not a readable weights file ({type(error).__name__}: {error})") from error
+    state = _read(path, what)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{what}: {path} must hold one raw state dict of tensors, got {type(state).__name__}")
-    expected = module.state_dict()
-    wrong = [f"missing {k}" for k in expected.keys() - state.keys()]
-    wrong += [f"unexpected {k}" for k in state.keys() - expected.keys()]
-    wrong += [
-        f"{k} must be {tuple(expected[k].shape)}, got {tuple(state[k].shape)}"
-        for k in expected.keys() & state.keys()
-        if expected[k].shape != state[k].shape
-    ]
+    wrong = _differences(module.state_dict(), state)
     if wrong:
         raise ValueError(
             f"{what}: {path} is of another architecture; {len(wrong)} keys differ: {'; '.join(sorted(wrong)[:5])}"
         )
     module.load_state_dict(state)
+
+
+def _read(path: Path, what: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{what}: {path} is not a readable weights file ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _differences(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+    wrong = [f"missing {k}" for k in expected.keys() - state.keys()]
+    wrong += [f"unexpected {k}" for k in state.keys() - expected.keys()]
+    return wrong + [
+        f"{k} must be {tuple(expected[k].shape)}, got {tuple(state[k].shape)}"
+        for k in expected.keys() & state.keys()
+        if expected[k].shape != state[k].shape
+    ]
 
 
 class Checkpointing:
@@ -98,8 +107,9 @@ class Checkpointing:
     def _load(self, trainer: Engine) -> None:
         if not (self.resume and self.resume_path.is_file()):
             return
-        saved = torch.load(self.resume_path, map_location="cpu", weights_only=True)
-        if saved["fingerprint"] != self.fingerprint:
+        saved = _read(self.resume_path, "resume")
+        other_network = _differences(self.model.state_dict(), saved["model"])
+        if saved["fingerprint"] != self.fingerprint or other_network:
             logger.warning("%s belongs to a run with other settings: training starts anew", self.resume_path)
             return
         self.model.load_state_dict(saved["model"])
@@ -115,8 +125,11 @@ class Checkpointing:
         # A metric that is NaN (an absent class) must still leave a checkpoint behind.
         if value > self.best or self.best_epoch == 0:
             self.best, self.best_epoch = value, trainer.state.epoch
-            if idist.get_rank() == 0:
-                save_atomic(_on_cpu(self.model.state_dict()), self.best_path)
+            self._save_weights()
+
+    def _save_weights(self) -> None:
+        if idist.get_rank() == 0:
+            save_atomic(_on_cpu(self.model.state_dict()), self.best_path)
 
     def _save(self, trainer: Engine) -> None:
         if idist.get_rank() == 0:
@@ -134,6 +147,8 @@ class Checkpointing:
             )
 
     def _finish(self, trainer: Engine) -> None:
+        if self.best_epoch == 0:  # shorter than the validation interval: the last weights are the best there are
+            self._save_weights()
         if idist.get_rank() == 0:
             self.resume_path.unlink(missing_ok=True)
 

@@ -87,7 +87,9 @@ class DistillationTrainer(SupervisedTrainer):
         terms = self.terms(self.module, batch, engine)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         check_finite({"loss": total, **terms}, engine)
-        self.precision.step(total, self.optimizer, self.network.parameters(), self.clip)
+        norm = self.precision.step(total, self.optimizer, self.network.parameters(), self.clip)
+        if norm is not None and not self.precision.scaler.is_enabled():
+            check_finite({**terms, "gradient_norm": norm}, engine)
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
         return {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}

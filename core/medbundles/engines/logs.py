@@ -9,6 +9,8 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from medbundles.atomic import write_text
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +37,8 @@ class TermLogger:
     def attach(self, trainer: Engine) -> None:
         if idist.get_rank() != 0:
             return
-        trainer.add_event_handler(Events.STARTED, self._start)
+        # Not STARTED: which epoch a resumed run begins with is known only after it.
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._start)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._write)
         trainer.add_event_handler(Events.COMPLETED | Events.TERMINATE | Events.EXCEPTION_RAISED, self._close)
@@ -46,12 +49,14 @@ class TermLogger:
             bar.attach(trainer, output_transform=lambda out: {"loss": float(out["loss"])})
 
     def _start(self, engine: Engine) -> None:
+        if self._writer is not None:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        if engine.state.epoch == 0:
-            self.history.unlink(missing_ok=True)
-        self._writer = SummaryWriter(str(self.output_dir / "tensorboard" / self.name), purge_step=engine.state.epoch)
+        epoch = engine.state.epoch
+        rows = self.history.read_text().splitlines() if self.history.is_file() else []
+        write_text(self.history, "".join(f"{row}\n" for row in rows if json.loads(row)["epoch"] < epoch))
+        self._writer = SummaryWriter(str(self.output_dir / "tensorboard" / self.name), purge_step=epoch)
 
     def _add(self, engine: Engine) -> None:
         self._count += 1
@@ -72,7 +77,9 @@ class TermLogger:
         self._count = 0
 
     def _close(self, engine: Engine, *_: Any) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
         # A handler of EXCEPTION_RAISED swallows the exception unless it raises it again.
         if _ and isinstance(_[0], BaseException):
             raise _[0]

@@ -168,7 +168,7 @@ def test_region_graph_leaves_out_empty_nodes_and_states_volumes_and_cosines():
     names = ["lesion 1", "lesion 2", "liver"]
     figure = drawn(figures.region_graph_panel(ct, occupancy, names, edges, spacing=SPACING, subtitle=NOTE))
     shown = texts(figure)
-    assert "lesion 1\n1 mL" in shown  # 4 x 3 x 3 voxels of 30 mm3
+    assert "lesion 1, 1 mL" in shown  # 4 x 3 x 3 voxels of 30 mm3
     assert "lesion 2" not in shown
     assert "0.75" in shown
     with pytest.raises(ValueError, match="must hold a voxel"):

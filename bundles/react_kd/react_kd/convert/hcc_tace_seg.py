@@ -45,7 +45,7 @@ def convert_hcc_tace_seg(
     split: str = "test",
     progress: bool = True,
 ) -> str:
-    """Write CT, liver and mass as NIfTI per patient and `output`/datalist.json; return the datalist's path.
+    """HCC-TACE-Seg to NIfTI (CT, liver, mass) and `output`/datalist.json; return the datalist's path.
 
     Args:
         source: folder with `HCC_001` ... (or one level above them), DICOM files below in any arrangement.

@@ -38,14 +38,14 @@ def convert_hospital(
     split: str = "training",
     progress: bool = True,
 ) -> str:
-    """Write `output`/datalist.json and return its path.
+    """Dual-tracer PET/CT folders of a hospital to `output`/datalist.json; return its path.
 
     Args:
         source: folder in the layout above.
         output: folder to write the datalist to.
         table: csv or xlsx with columns patient_id, label (0, 1, 2, well, moderate, poor or empty), and, if
             known, afp, age, sex, hepatitis.
-        grade_folders: take the grade from the folder above the patient (only on request, a path is no record).
+        grade_folders: take the grade from the folder above the patient (only on request: no record).
         pairing: "patient" makes one case of both tracers on the FDG CT (they must be registered to it),
             "scan" one case per tracer on its own CT; both cases keep one patient_id.
         split: split of the datalist.

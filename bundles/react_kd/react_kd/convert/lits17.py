@@ -34,7 +34,7 @@ _DECATHLON = re.compile(r"liver_(\d+)\.nii(\.gz)?")
 def convert_lits17(
     source: str, output: str, without_lesion: str = "drop", split: str = "training", progress: bool = True
 ) -> str:
-    """Write liver and tumour masks and `output`/datalist.json; return the datalist's path.
+    """LiTS17 or Task03_Liver to masks and `output`/datalist.json; return the datalist's path.
 
     Finished cases are skipped when run again. `without_lesion` is "drop" or "keep": some scans have none.
     Raises ValueError naming each file that could not be used, after all others have been converted.

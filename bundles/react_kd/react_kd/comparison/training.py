@@ -1,0 +1,171 @@
+"""One run of the comparison: a teacher or a student trained on tensors, and what it scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from medbundles.engines import freeze
+from medbundles.precision import Precision
+from torch import Tensor, nn
+
+from react_kd.baselines import make_method
+from react_kd.comparison.cohort import Cohort
+from react_kd.comparison.plan import DOSES, REACT, STUDENT, TEACHER, Budget
+from react_kd.losses import GradeLoss, ReactLoss
+from react_kd.metrics import calibration_error, classification_scores, confusion_matrix, roc_auc
+from react_kd.networks import Student, Teacher
+from react_kd.workflow import student_availability, teacher_availability
+
+FLIPS = [[axis + 2 for axis in range(3) if code >> axis & 1] for code in range(8)]
+Said = dict[str, Tensor]
+
+
+def batches(label: Tensor, budget: Budget, steps: int, seed: int, ungraded: bool) -> Iterator[tuple[Tensor, int]]:
+    """Indices of the cases of every step and the code of its flip; shuffles without replacement, graded and not."""
+    generator = torch.Generator().manual_seed(seed)
+    pools = [torch.nonzero(label >= 0).flatten(), torch.nonzero(label < 0).flatten()]
+    if not ungraded or not len(pools[1]):
+        pools = pools[:1]
+    counts = [budget.batch_size]
+    if len(pools) == 2:
+        share = round(budget.ungraded_ratio * budget.batch_size)
+        counts = [budget.batch_size - share, share]
+    queues = [pool[:0] for pool in pools]
+    for _ in range(steps):
+        chosen = []
+        for k, (pool, count) in enumerate(zip(pools, counts, strict=True)):
+            while len(queues[k]) < count:
+                queues[k] = torch.cat([queues[k], pool[torch.randperm(len(pool), generator=generator)]])
+            chosen.append(queues[k][:count])
+            queues[k] = queues[k][count:]
+        yield torch.cat(chosen), int(torch.randint(8, (1,), generator=generator))
+
+
+def flip(x: Tensor, code: int) -> Tensor:
+    return x.flip(FLIPS[code]) if FLIPS[code] else x
+
+
+def train_teacher(cohort: Cohort, budget: Budget, seed: int) -> Teacher:
+    """The dual teacher on the graded cases, each at a random dose, streams dropped with probability 0.2."""
+    torch.manual_seed(seed)
+    precision = Precision("cpu")
+    teacher = Teacher(**TEACHER)
+    precision.prepare(teacher)
+    grade = GradeLoss()
+    optimizer = torch.optim.AdamW(teacher.parameters(), lr=budget.teacher_lr, weight_decay=budget.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.teacher_lr, total_steps=budget.teacher_steps)
+    for index, code in batches(cohort.label, budget, budget.teacher_steps, seed, ungraded=False):
+        level = torch.randint(cohort.dose.shape[1], (len(index),))
+        dose = cohort.dose[index].gather(1, level.view(-1, 1, 1, 1, 1).expand(-1, 1, *cohort.dose.shape[2:]))
+        available = teacher_availability({"pet_available": cohort.pet_available[index]}, 0.2)
+        inputs = (precision.to(flip(x, code)) for x in (cohort.image[index], cohort.pet[index], dose))
+        said = teacher(*inputs, available)
+        label = cohort.label[index]
+        traced = torch.where(available[:, :2].any(dim=1), label, -1)
+        loss = grade(said["logits"], label) + 0.5 * grade(said["sf_logits"], traced) + 0.5 * grade(said["dose_logits"], label)
+        optimizer.zero_grad()
+        precision.step(loss, optimizer, teacher.parameters(), 1.0)
+        scheduler.step()
+    freeze(teacher)
+    return teacher
+
+
+@torch.inference_mode()
+def teach_all(teacher: Teacher, cohort: Cohort, streams: tuple[bool, bool] = (True, True)) -> Said:
+    """What the teacher says of every case under all 8 flips: (8, N, ...); `streams` switches tracers and dose off."""
+    available = teacher_availability({"pet_available": cohort.pet_available})
+    available = available & torch.tensor([streams[0], streams[0], streams[1]])
+    available[:, 2] |= ~available.any(dim=1)
+    said: dict[str, list[Tensor]] = {}
+    for code in range(8):
+        for part in torch.arange(len(cohort)).split(16):
+            inputs = (flip(x[part], code) for x in (cohort.image, cohort.pet, cohort.dose[:, :1]))
+            for key, value in teacher(*inputs, available[part]).items():
+                said.setdefault(key, []).append(value.half() if key == "features" else value)
+    return {key: torch.cat(parts).unflatten(0, (8, len(cohort))) for key, parts in said.items()}
+
+
+def method_loss(method: str, teacher_auc: tuple[float, float]) -> nn.Module:
+    """The loss of a method; the ablations are REACT-KD with one weight changed."""
+    if method.startswith("react"):
+        changes: dict[str, dict[str, Any]] = {
+            "react_no_logits": {"alpha": 0.0}, "react_no_graph": {"lam": 0.0}, "react_no_gw": {"gw": 0.0},
+        }  # fmt: skip
+        return ReactLoss(**REACT | changes.get(method, {}))
+    widths = {"student_channels": STUDENT["channels"], "teacher_channels": TEACHER["channels"]}
+    return make_method(method, **widths, teacher_auc=teacher_auc)
+
+
+def train_student(
+    method: str, cohort: Cohort, said: Said, budget: Budget, seed: int, teacher_auc: tuple[float, float], use_ungraded: bool
+) -> Student:
+    """The student by one method; all methods start from the same weights and see the same batches."""
+    torch.manual_seed(seed)
+    student = Student(**STUDENT)
+    if method == "react_no_cbam":
+        student.fusion.cbam = nn.Identity()
+    torch.manual_seed(seed + 1)
+    loss = method_loss(method, teacher_auc)
+    precision = Precision("cpu")
+    precision.prepare(student)
+    parameters = [*student.parameters(), *loss.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=budget.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.lr, total_steps=budget.steps)
+    dropout = 0.0 if method == "react_no_modality_dropout" else budget.modality_dropout
+    for step, (index, code) in enumerate(batches(cohort.label, budget, budget.steps, seed, use_ungraded)):
+        batch = {"label": cohort.label[index], "regions": flip(cohort.regions[index], code)}
+        available = student_availability({"pet_available": cohort.pet_available[index]}, dropout, budget.drop_pet_share)
+        image = torch.cat([flip(cohort.image[index], code), flip(cohort.pet[index], code)], dim=1)
+        learned = student.encode(precision.to(image), available)
+        taught = {key: value[code, index].float() for key, value in said.items()}
+        terms = loss(learned, taught, batch, step * 20 // budget.steps)
+        optimizer.zero_grad()
+        precision.step(torch.stack(list(terms.values())).sum(), optimizer, parameters, 1.0)
+        scheduler.step()
+    return student.eval()
+
+
+@torch.inference_mode()
+def student_probs(student: Student, cohort: Cohort) -> dict[str, Tensor]:
+    """Probabilities (N, 3) per condition: CT alone at every dose, PET/CT, PET alone."""
+    probs: dict[str, list[Tensor]] = {}
+    for part in torch.arange(len(cohort)).split(30):
+        image, pet, dose = cohort.image[part], cohort.pet[part], cohort.dose[part]
+        both = torch.cat([image, pet], dim=1)
+        only_pet = torch.tensor([False, True]).expand(len(part), 2)
+        views = {"petct": student(both), "pet": student(both, only_pet)}
+        views |= {_dose_name(level): student(dose[:, i : i + 1]) for i, level in enumerate(DOSES)}
+        for name, logits in views.items():
+            probs.setdefault(name, []).append(logits.softmax(dim=1))
+    return {name: torch.cat(parts) for name, parts in probs.items()}
+
+
+def scores(probs: dict[str, Tensor], label: Tensor) -> dict[str, float]:
+    """Macro AUC of every condition; accuracy, macro F1 and ECE with CT alone at full dose."""
+    y = label.numpy()
+    out = {f"auc_{name}": float(roc_auc(p.double().numpy(), y)["macro"]) for name, p in probs.items()}
+    ct = probs["ct"].double().numpy()
+    counted = classification_scores(confusion_matrix(ct, y))
+    return out | {
+        "accuracy": float(counted["accuracy"]), "f1": float(counted["f1"]), "ece": float(calibration_error(ct, y)),
+    }  # fmt: skip
+
+
+@torch.inference_mode()
+def teacher_scores(teacher: Teacher, cohort: Cohort) -> dict[str, float]:
+    """Macro AUC of the fused teacher, of both of its parts, and of the teacher with CT alone."""
+    available = teacher_availability({"pet_available": cohort.pet_available})
+    ct_only = available & torch.tensor([False, False, True])
+    said = teacher(cohort.image, cohort.pet, cohort.dose[:, :1], available)
+    said["ct"] = teacher(cohort.image, cohort.pet, cohort.dose[:, :1], ct_only)["logits"]
+    names = {"logits": "fused", "sf_logits": "function", "dose_logits": "dose", "ct": "ct"}
+    y = cohort.label.numpy()
+    return {
+        name: float(roc_auc(said[key].double().softmax(dim=1).numpy(), y)["macro"]) for key, name in names.items()
+    }
+
+
+def _dose_name(level: float | None) -> str:
+    return "ct" if level is None else f"ct_{level:g}"
