@@ -1,4 +1,4 @@
-"""All benchmarks in one run: ours, the reference, their ratio, and whether the gate holds; exit 1 if one does not."""
+"""All benchmarks in one run: ours, a reference, their ratio, the gate; exit 1 if a gate fails."""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ def rows(rounds: int = 3) -> list[Row]:
         for name, arguments in (("run", run), ("bare", ["-c", BARE])):
             best[name] = min(best[name], _cpu_seconds([sys.executable, *arguments]))
     title = "start of `monai.bundle run`, react_kd"
-    return [Row.cost(title, 1000 * best["run"], "import torch, ignite, monai", 1000 * best["bare"], at_most=1.10)]
+    return [
+        Row.cost(title, 1000 * best["run"], "import torch, ignite, monai", 1000 * best["bare"], at_most=1.10)
+    ]
 
 
 def _cpu_seconds(command: list[str]) -> float:

@@ -21,12 +21,12 @@ def best_device() -> torch.device:
 
 
 def native_bf16_cpu() -> bool:
-    """Whether this CPU multiplies bf16 in hardware; elsewhere bf16 convolutions are emulated and several times slower."""
+    """Whether this CPU multiplies bf16 in hardware; emulated bf16 is slower than fp32."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def auto_dtype(device: torch.device) -> torch.dtype | None:
-    """bf16 on CUDA from Ampere on and on CPUs with bf16 arithmetic, fp16 on older CUDA, otherwise None (fp32)."""
+    """bf16 on CUDA from Ampere on and on CPUs that have it, fp16 on older CUDA, else None (fp32)."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if device.type == "cpu" and native_bf16_cpu():
@@ -40,7 +40,8 @@ class Precision:
     Args:
         device: torch device or its name; None takes `best_device()`.
         amp: `auto` (see auto_dtype), `bf16`, `fp16` or `off`.
-        channels_last: keep 5-D tensors and 3-D convolutions in channels_last_3d (1.2-1.5 times faster on CPU).
+        channels_last: keep 5-D tensors and 3-D convolutions in channels_last_3d (1.2-1.5 times faster on
+            CPU).
 
     Raises:
         ValueError: unknown `amp`; fp16 asked for on a CPU, where its gradients underflow without a scaler.
@@ -63,7 +64,7 @@ class Precision:
         return f"Precision({self.device}, {dtype}, channels_last={self.channels_last})"
 
     def autocast(self, windowed: bool = False) -> AbstractContextManager:
-        """Autocast context; `windowed` marks Swin encoders, whose rolls and casts cost more than bf16 gains on a CPU."""
+        """Autocast context; `windowed` marks Swin encoders, which lose more than bf16 gains on a CPU."""
         enabled = self.dtype is not None and not (windowed and self.device.type == "cpu")
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=enabled)
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class SwinEncoder(nn.Module):
     """The encoder of SwinUNETR up to one level, without the decoder and without the stages above that level.
 
-    A level l turns (B, C, X, Y, Z) into (B, feature_size * 2^l, X / 2^(l+1), Y / 2^(l+1), Z / 2^(l+1)) for patch size 2.
+    A level l turns (B, C, X, Y, Z) into (B, feature_size * 2^l, X / 2^(l+1), Y / 2^(l+1), Z / 2^(l+1)) for
+    patch size 2.
 
     Raises:
         ValueError: `level` is outside 1-4.
@@ -48,16 +49,20 @@ class SwinEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
         for stage in self.stages:
-            x = stage[0](x.contiguous())
+            x = stage[0](x.contiguous())  # type: ignore[index]
         # The affine-free normalisation of SwinTransformer.proj_out, over channels.
         return nn.functional.layer_norm(x.movedim(1, -1), (self.out_channels,)).movedim(-1, 1)
 
 
 class SegResEncoder(nn.Module):
-    """The encoder of SegResNet: (B, C, X, Y, Z) to (B, F * 2^(n-1), X / 2^(n-1), ...) for F filters and n levels."""
+    """Encoder of SegResNet: (B, C, X, Y, Z) to (B, F * 2^(n-1), X / 2^(n-1), ...), F filters, n levels."""
 
     def __init__(
-        self, in_channels: int, init_filters: int = 8, blocks_down: Sequence[int] = (1, 2, 2, 4), dropout: float = 0.0
+        self,
+        in_channels: int,
+        init_filters: int = 8,
+        blocks_down: Sequence[int] = (1, 2, 2, 4),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         net = SegResNet(
@@ -79,7 +84,8 @@ class SegResEncoder(nn.Module):
 class PooledHead(nn.Module):
     """Pool a feature map (B, C, x, y, z), normalise, classify: logits (B, classes).
 
-    The LayerNorm is not in the sources: two CBAM gates scale the features by about a quarter at the start, and
+    The LayerNorm is not in the sources: two CBAM gates scale the features by about a quarter at the start,
+        and
     without it training stays stuck at the uniform prediction.
 
     Args:

@@ -1,4 +1,4 @@
-"""A Swin student whose pre-trained encoders stay frozen but for low-rank adapters (LoRA, arXiv 2106.09685)."""
+"""A Swin student whose encoders stay frozen but for low-rank adapters (LoRA, arXiv 2106.09685)."""
 
 from __future__ import annotations
 

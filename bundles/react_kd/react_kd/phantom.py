@@ -1,7 +1,9 @@
-"""The simulated liver cohort: upper abdomens with graded lesions, CT in HU and two PET tracers in SUV, as NIfTI files.
+"""The simulated liver cohort: upper abdomens with graded lesions, CT in HU, two PET tracers in SUV.
 
-Everything is a pure function of (cohort seed, split, case number), so a cohort can be made in parallel, resumed after
-a kill, and made again elsewhere to the same voxel. It is simulated: no figure on it says anything about patients.
+Everything is a pure function of (cohort seed, split, case number), so a cohort can be made in parallel,
+resumed after
+a kill, and made again elsewhere to the same voxel. It is simulated: no figure on it says anything about
+patients.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from medbundles.atomic import write_text
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from react_kd.lesions import LesionParams, acquire_pet, draw_lesions, insert_ct, mass_mask, uptake
+from react_kd.lesions import (
+    DEFAULT_PARAMS,
+    LesionParams,
+    acquire_pet,
+    draw_lesions,
+    insert_ct,
+    mass_mask,
+    uptake,
+)
 
 logger = logging.getLogger(__name__)
 CLASSES = ("well", "moderate", "poor")
@@ -44,6 +54,9 @@ class AnatomyParams:
     size_cv: float = 0.07  # patient-to-patient variation of every organ's size
 
 
+DEFAULT_ANATOMY = AnatomyParams()
+
+
 @dataclass(frozen=True)
 class CohortSizes:
     """Number of scans per split; `second_scan` is the share of patients with two scans."""
@@ -58,9 +71,12 @@ class CohortSizes:
 
 
 def simulated_cohort(
-    root: str | Path | None = None, seed: int = 0, sizes: Mapping[str, float] | None = None, generate: bool = False
+    root: str | Path | None = None,
+    seed: int = 0,
+    sizes: Mapping[str, float] | None = None,
+    generate: bool = False,
 ) -> str:
-    """Return the folder of a simulated cohort with its `datalist.json`; images are made at once or by `ensure`.
+    """Return the folder of a simulated cohort with its `datalist.json`; `ensure` makes the images.
 
     Args:
         root: folder; default one below the cache folder, named by what the cohort depends on.
@@ -69,7 +85,12 @@ def simulated_cohort(
         generate: make the images now (otherwise `ensure(folder)` makes those that are missing).
     """
     counts = CohortSizes(**(sizes or {}))  # type: ignore[arg-type]
-    plan = {"seed": seed, "sizes": asdict(counts), "anatomy": asdict(AnatomyParams()), "lesions": asdict(LesionParams())}
+    plan = {
+        "seed": seed,
+        "sizes": asdict(counts),
+        "anatomy": asdict(AnatomyParams()),
+        "lesions": asdict(LesionParams()),
+    }
     if root is None:
         from medbundles.samples import cache_dir
 
@@ -93,7 +114,9 @@ def ensure(folder: str | Path, workers: int | None = None, progress: bool = True
     datalist = json.loads((folder / "datalist.json").read_text())
     if "simulation" not in datalist:
         return
-    cases = [case for split in ("training", "validation", "test", "external") for case in datalist.get(split, [])]
+    cases = [
+        case for split in ("training", "validation", "test", "external") for case in datalist.get(split, [])
+    ]
     missing = [case for case in cases if not (folder / case["scan_id"] / "done").is_file()]
     if not missing:
         return
@@ -102,11 +125,15 @@ def ensure(folder: str | Path, workers: int | None = None, progress: bool = True
     logger.info("making %d simulated cases in %s", len(missing), folder)
     jobs = [(str(folder), case, datalist["simulation"]) for case in missing]
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(_make, jobs), total=len(jobs), desc="simulated cohort", ncols=110, disable=not progress):
+        for _ in tqdm(
+            pool.map(_make, jobs), total=len(jobs), desc="simulated cohort", ncols=110, disable=not progress
+        ):
             pass
 
 
-def anatomy(rng: np.random.Generator, params: AnatomyParams) -> tuple[NDArray[np.float32], dict[str, NDArray]]:
+def anatomy(
+    rng: np.random.Generator, params: AnatomyParams
+) -> tuple[NDArray[np.float32], dict[str, NDArray]]:
     """A CT (X, Y, Z) in HU without noise and lesions, and its organ masks, for one random patient.
 
     RAS: x grows to the patient's right, where the liver lies, y to the front, z to the head.
@@ -120,7 +147,9 @@ def anatomy(rng: np.random.Generator, params: AnatomyParams) -> tuple[NDArray[np
         return (terms[0] + terms[1] + terms[2]) < 1.0
 
     def cylinder(center: tuple[float, float], radii: tuple[float, float], k: int) -> NDArray:
-        plane = ((x - center[0]) / (radii[0] * scale[k])) ** 2 + ((y - center[1]) / (radii[1] * scale[k])) ** 2
+        plane = ((x - center[0]) / (radii[0] * scale[k])) ** 2 + (
+            (y - center[1]) / (radii[1] * scale[k])
+        ) ** 2
         return np.broadcast_to(plane < 1.0, params.shape)
 
     body = cylinder((0, 0), (165, 120), 0)
@@ -133,7 +162,12 @@ def anatomy(rng: np.random.Generator, params: AnatomyParams) -> tuple[NDArray[np
     aorta = cylinder((-16, -42), (11, 11), 6) & ~(liver | spleen)
     ct = np.full(params.shape, -1000.0, dtype=np.float32)
     liver_hu = rng.normal(params.liver_hu, params.liver_hu_sd)
-    layers = [(body, params.fat_hu), (inside, params.soft_hu), (lungs, params.lung_hu), (spine, params.bone_hu)]
+    layers = [
+        (body, params.fat_hu),
+        (inside, params.soft_hu),
+        (lungs, params.lung_hu),
+        (spine, params.bone_hu),
+    ]
     layers += [(aorta, 150.0), (spleen, params.spleen_hu), (liver, liver_hu)]
     for mask, value in layers:
         ct[mask] = value
@@ -141,7 +175,10 @@ def anatomy(rng: np.random.Generator, params: AnatomyParams) -> tuple[NDArray[np
 
 
 def simulate_case(
-    seed: list[int], grade: int, anatomy_params: AnatomyParams = AnatomyParams(), params: LesionParams = LesionParams()
+    seed: list[int],
+    grade: int,
+    anatomy_params: AnatomyParams = DEFAULT_ANATOMY,
+    params: LesionParams = DEFAULT_PARAMS,
 ) -> dict[str, tuple[NDArray, NDArray]]:
     """CT, masks and both PET images of one patient: name -> (array (X, Y, Z), affine 4x4)."""
     rng = np.random.default_rng(seed)
@@ -231,5 +268,5 @@ def _make(job: tuple[str, dict[str, Any], dict[str, Any]]) -> None:
 
 
 def main(output: str, seed: int = 0, **sizes: float) -> str:
-    """Command: make a simulated cohort in `output`; sizes as in CohortSizes, e.g. `--training 30 --test 60`."""
+    """Command: make a simulated cohort in `output`; sizes as in CohortSizes, e.g. `--training 30`."""
     return simulated_cohort(output, seed=seed, sizes=sizes, generate=True)

@@ -27,9 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(
-    dataset_dir: str, datasets: Sequence[Any], output_dirs: Sequence[str], require: Sequence[str] = ("liver", "mass")
+    dataset_dir: str,
+    datasets: Sequence[Any],
+    output_dirs: Sequence[str],
+    require: Sequence[str] = ("liver", "mass"),
 ) -> None:
-    """Everything that can fail before training does so here: output folders, files, labels; then fill the caches.
+    """All that can fail before training does so here: folders, files, labels; then fill the caches.
 
     Raises:
         ValueError: with all that is wrong with the cases of the datasets at once (case, key, file).
@@ -49,8 +52,8 @@ def prepare(
 class TeacherStage:
     """Give the teacher its weights: from a checkpoint, or by training it.
 
-    A run that was killed after its teacher was finished finds `<ckpt_dir>/teacher.pt` and the record of its settings
-    beside it, and goes on with the student; `finish` removes the record.
+    A run that was killed after its teacher was finished finds `<ckpt_dir>/teacher.pt` and the record of its
+    settings beside it, and goes on with the student; `finish` removes the record.
 
     Args:
         teacher: the network; frozen afterwards by the student's trainer.
@@ -78,7 +81,11 @@ class TeacherStage:
         resume: bool = True,
     ) -> None:
         self.teacher, self.precision, self.checkpoint = teacher, precision, checkpoint
-        self.loaders, self.ckpt_dir, self.output_dir = (train_data_loader, val_data_loader), ckpt_dir, output_dir
+        self.loaders, self.ckpt_dir, self.output_dir = (
+            (train_data_loader, val_data_loader),
+            ckpt_dir,
+            output_dir,
+        )
         self.epochs, self.lr, self.weight_decay, self.patience = epochs, lr, weight_decay, patience
         self.seed, self.resume = seed, resume
         self.settings = {**settings, "teacher": [epochs, lr, weight_decay, patience]}
@@ -127,14 +134,26 @@ class TeacherStage:
         scheduler = one_cycle(optimizer, self.lr, self.epochs, train)
         evaluator = GradingEvaluator(self.teacher, self.precision, validate, ("all", "ct"))
         stop = EarlyStop(evaluator, "val_auc", self.patience)
-        state = {"optimizer": optimizer, "scheduler": scheduler, "scaler": self.precision.scaler, "stop": stop}
+        state = {
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "scaler": self.precision.scaler,
+            "stop": stop,
+        }
         handlers = [
             EpochSeed(self.seed),
             ValidationHandler(interval=1, validator=evaluator),
             stop,
             TermLogger("teacher", self.output_dir, evaluator),
             Checkpointing(
-                self.ckpt_dir, "teacher", self.teacher, state, evaluator, "val_auc", self.settings, self.resume
+                self.ckpt_dir,
+                "teacher",
+                self.teacher,
+                state,
+                evaluator,
+                "val_auc",
+                self.settings,
+                self.resume,
             ),
         ]
         teacher_trainer(

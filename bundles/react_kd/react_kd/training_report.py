@@ -15,12 +15,12 @@ TERMS = ("loss", "fused", "function", "dose", "task", "logits", "node", "edge", 
 
 
 def write_training_report(output_dir: Path, summary: Mapping[str, Any]) -> Path:
-    """Write `<output_dir>/training.html` with validation metrics and learning curves of teacher and student."""
+    """Write `<output_dir>/training.html`: validation metrics and learning curves of both networks."""
     report = HtmlReport("REACT-KD training", summary["cohort"])
     report.heading("Validation")
     report.table(
         [{"network": name, **summary[name]} for name in ("teacher", "student")],
-        "First metric: teacher with all streams, student with CT alone; the best epoch was chosen on these cases",
+        "val_auc: teacher with all streams, student with CT alone; the best epoch was chosen on these cases",
     )
     for name in ("teacher", "student"):
         path = output_dir / f"{name}_history.jsonl"
@@ -31,7 +31,9 @@ def write_training_report(output_dir: Path, summary: Mapping[str, Any]) -> Path:
         metrics = [key for key in history[0] if key.startswith("val_")]
         report.heading(f"Training of the {name}")
         report.figure(
-            learning_curves(history, losses=losses, metrics=metrics, title=name.capitalize(), subtitle=summary["cohort"]),
+            learning_curves(
+                history, losses=losses, metrics=metrics, title=name.capitalize(), subtitle=summary["cohort"]
+            ),
             f"Loss terms and validation metrics of the {name}",
         )
     return Path(report.save(output_dir / "training.html"))

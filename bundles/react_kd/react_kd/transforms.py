@@ -77,8 +77,10 @@ def preprocessing(
         spacing: None resizes the region to `size`; (x, y, z) in mm resamples to these voxels and pads or
             crops about the middle instead, which keeps the physical scale.
         hu_window: CT range that becomes 0..1 before the z-score.
-        pet_scale: "liver_ratio" (uptake over that of the healthy liver, minus 1), "percentiles" (inside the body, as
-            in the authors' code; the upper one clips hot lesions, which fill less than 1 % of a body) or "suv".
+        pet_scale: "liver_ratio" (uptake over that of the healthy liver, minus 1), "percentiles" (inside the
+            body, as
+            in the authors' code; the upper one clips hot lesions, which fill less than 1 % of a body) or
+            "suv".
         pet_percentiles: range that becomes 0..1 for "percentiles".
         pet_suv: range that becomes 0..1 for "suv".
         dose_levels: photons per ray of the key "dose" (None in the list = full dose); None makes no such key.

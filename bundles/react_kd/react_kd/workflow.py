@@ -1,4 +1,4 @@
-"""The training workflow: what one step of teacher and student minimises, and how validation reads the student."""
+"""What one training step of teacher and student minimises, and how validation reads them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine
-from ignite.metrics import EpochMetric
+from ignite.metrics import EpochMetric, Metric
 from medbundles.engines import DistillationTrainer
 from medbundles.precision import Precision
 from monai.engines import SupervisedEvaluator
@@ -25,7 +25,9 @@ def teacher_availability(batch: Batch, dropout: float = 0.0) -> Tensor:
 
     The dose stream is CT and never missing, so a case always keeps a stream.
     """
-    available = torch.cat([batch["pet_available"].bool(), torch.ones_like(batch["pet_available"][:, :1]).bool()], 1)
+    available = torch.cat(
+        [batch["pet_available"].bool(), torch.ones_like(batch["pet_available"][:, :1]).bool()], 1
+    )
     if dropout > 0:
         kept = torch.rand(available.shape, device=available.device) >= dropout
         kept[:, 2] |= ~(available & kept).any(dim=1)
@@ -153,7 +155,7 @@ class GradingEvaluator(SupervisedEvaluator):
         conditions: Sequence[str] = ("ct", "all"),
         val_handlers: Sequence[Any] | None = None,
     ) -> None:
-        metrics: dict[str, EpochMetric] = {}
+        metrics: dict[str, Metric] = {}
         for i, condition in enumerate(conditions):
             prefix = "val" if i == 0 else f"val_{condition}"
             for score, function in (("auc", _macro_auc), ("acc", _accuracy)):

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def save_atomic(obj: Any, path: Path) -> None:
-    """torch.save to a temporary file in the same folder, then rename: a full disk or a kill never harms the old file."""
+    """torch.save beside the file, then rename: a full disk or a kill never harms the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         torch.save(obj, temporary)
@@ -34,12 +34,13 @@ def load_weights(module: nn.Module, path: str | Path, what: str = "checkpoint") 
         raise FileNotFoundError(f"{what}: no file {path}")
     state = _read(path, what)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{what}: {path} must hold one raw state dict of tensors, got {type(state).__name__}")
+        raise ValueError(
+            f"{what}: {path} must hold one raw state dict of tensors, got {type(state).__name__}"
+        )
     wrong = _differences(module.state_dict(), state)
     if wrong:
-        raise ValueError(
-            f"{what}: {path} is of another architecture; {len(wrong)} keys differ: {'; '.join(sorted(wrong)[:5])}"
-        )
+        shown = "; ".join(sorted(wrong)[:5])
+        raise ValueError(f"{what}: {path} is of another architecture; {len(wrong)} keys differ: {shown}")
     module.load_state_dict(state)
 
 
@@ -65,7 +66,8 @@ def _differences(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch
 class Checkpointing:
     """Save the best weights by a validation metric, and after every epoch all that an exact resume needs.
 
-    `<directory>/<name>.pt` is the raw state dict of the best epoch; `<directory>/<name>_resume.pt` holds epoch, model,
+    `<directory>/<name>.pt` is the raw state dict of the best epoch; `<directory>/<name>_resume.pt` holds
+    epoch, model,
     the `state` objects, the best metric and the fingerprint. It is removed when training completes.
 
     Args:
@@ -147,7 +149,8 @@ class Checkpointing:
             )
 
     def _finish(self, trainer: Engine) -> None:
-        if self.best_epoch == 0:  # shorter than the validation interval: the last weights are the best there are
+        # A run shorter than the validation interval: the last weights are the best there are.
+        if self.best_epoch == 0:
             self._save_weights()
         if idist.get_rank() == 0:
             self.resume_path.unlink(missing_ok=True)

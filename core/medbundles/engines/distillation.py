@@ -32,12 +32,13 @@ class DistillationTrainer(SupervisedTrainer):
         train_data_loader: batches as dicts of tensors and lists.
         network: the module that trains; wrapped for distributed training when a process group is up.
         optimizer: its optimizer.
-        terms: `terms(network, batch, engine) -> {name: weighted scalar}`; tensors of `batch` are on the device.
+        terms: `terms(network, batch, engine) -> {name: weighted scalar}`; tensors of `batch` are on the
+            device.
         teachers: modules that are frozen here and kept in eval mode.
         lr_scheduler: stepped after every iteration.
         clip: largest gradient norm, None for no clipping.
-        forward: makes the module that distributed training wraps from `network`, when the loss needs more than
-            `network(...)` returns.
+        forward: makes the module that distributed training wraps from `network`, when the loss needs more
+            than `network(...)` returns.
         train_handlers: further handlers.
     """
 
@@ -52,7 +53,7 @@ class DistillationTrainer(SupervisedTrainer):
         teachers: Sequence[nn.Module] = (),
         lr_scheduler: Any = None,
         clip: float | None = 1.0,
-        forward: Callable[[nn.Module], nn.Module] | None = None,
+        forward: Callable[[Any], nn.Module] | None = None,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(

@@ -18,7 +18,8 @@ def check_finite(terms: Mapping[str, Tensor], engine: Engine, hint: str = "") ->
         return
     values = ", ".join(f"{name}={term.item():.6g}" for name, term in terms.items())
     raise NonFiniteLossError(
-        f"the loss must be finite, got {values} in epoch {engine.state.epoch}, iteration {engine.state.iteration}. "
+        f"the loss must be finite, got {values} "
+        f"in epoch {engine.state.epoch}, iteration {engine.state.iteration}. "
         f"Lower the learning rate or set amp to 'off'; look at the inputs of this batch. {hint}".strip()
     )
 

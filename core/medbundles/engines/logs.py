@@ -60,7 +60,8 @@ class TermLogger:
 
     def _add(self, engine: Engine) -> None:
         self._count += 1
-        for key, value in engine.state.output.items():
+        terms: Any = engine.state.output
+        for key, value in terms.items():
             self._sums[key] += float(value)
 
     def _write(self, engine: Engine) -> None:

@@ -14,7 +14,8 @@ class EpochSeed:
 
     Args:
         seed: seed of the run.
-        randomizable: objects with `set_random_state(seed)` (MONAI transforms) or `set_epoch(epoch)` (samplers).
+        randomizable: objects with `set_random_state(seed)` (MONAI transforms) or `set_epoch(epoch)`
+            (samplers).
     """
 
     def __init__(self, seed: int, randomizable: tuple[Any, ...] = ()) -> None:

@@ -74,18 +74,27 @@ def test_more_air_around_the_patient_changes_nothing(tmp_path: Path) -> None:
     torch.testing.assert_close(wide["regions"], plain["regions"])
 
 
-def test_liver_mask_is_zero_outside_the_dilated_liver(tmp_path: Path) -> None:
+def test_liver_mask_is_zero_outside_the_liver(tmp_path: Path) -> None:
     sample = preprocessing(size=SIZE, roi="liver_mask", dose_levels=[5e4])(write_case(tmp_path))
-    near = torch.nn.functional.max_pool3d(sample["liver"].float(), 3, 1, 1) > 0
+    inside = sample["liver"][0] > 0
     for key in ("image", "pet", "dose"):
-        assert sample[key][:, ~near[0]].abs().max() == 0
-        assert sample[key][:, near[0] & ~(sample["liver"][0] > 0)].abs().max() > 0
+        assert sample[key][:, ~inside].abs().max() == 0
+        assert sample[key][:, inside].abs().max() > 0
+
+
+def test_liver_ratio_is_zero_in_healthy_liver_whatever_the_units(tmp_path: Path) -> None:
+    """The median of healthy liver becomes 0, and a PET in other units gives the same sample."""
+    plain = preprocessing(size=SIZE)(write_case(tmp_path / "suv", pet_fdg=pet()))
+    scaled = preprocessing(size=SIZE)(write_case(tmp_path / "bq", pet_fdg=1000 * pet()))
+    healthy = (plain["liver"][0] > 0) & (plain["mass"][0] == 0)
+    assert plain["pet"][0][healthy].median() == pytest.approx(0.0, abs=1e-6)
+    torch.testing.assert_close(plain["pet"], scaled["pet"], atol=1e-4, rtol=1e-4)
 
 
 def test_pet_meets_the_ct_in_physical_space(tmp_path: Path) -> None:
     """Uptake is linear in the world's x, so after all grids it must still be: same flip, same offset."""
     case = write_case(tmp_path)
-    sample = preprocessing(size=SIZE, roi="liver_crop", pet_suv=(0.0, 10.0), keep_meta=True)(case)
+    sample = preprocessing(size=SIZE, roi="liver_crop", pet_scale="suv", keep_meta=True)(case)
     index = np.indices(SIZE).reshape(3, -1)
     affine = sample["image"].affine.numpy()
     expected = 0.005 * ((affine[:3, :3] @ index + affine[:3, 3:])[0] + 60)

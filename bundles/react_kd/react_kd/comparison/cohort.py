@@ -38,12 +38,12 @@ class Cohort:
     def take(self, index: Tensor) -> Cohort:
         """The cases at `index`."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Cohort(
-            **{
-                name: [value[i] for i in index.tolist()] if isinstance(value, list) else value[index]
-                for name, value in parts.items()
-            }
-        )
+        chosen = index.tolist()
+        taken: dict[str, Any] = {
+            name: [value[i] for i in chosen] if isinstance(value, list) else value[index]
+            for name, value in parts.items()
+        }
+        return Cohort(**taken)
 
 
 def training_cohort(seed: int, budget: Budget) -> Cohort:
@@ -57,14 +57,23 @@ def training_cohort(seed: int, budget: Budget) -> Cohort:
 
 def test_cohort(budget: Budget) -> Cohort:
     """The independent test cases, with the CT at every dose of the sweep."""
-    sizes = {"training": 0, "training_ungraded": 0, "training_ungraded_ct": 0, "validation": 0, "test": budget.test}
+    sizes = {
+        "training": 0,
+        "training_ungraded": 0,
+        "training_ungraded_ct": 0,
+        "validation": 0,
+        "test": budget.test,
+    }
     return _tensors(TEST_SEED, sizes, "test", budget, DOSES)
 
 
 def split(cohort: Cohort, seed: int, fold: int, label_noise: float, ungraded: bool) -> tuple[Cohort, Cohort]:
     """Training and validation cases of one fold, patients kept together; wrong grades only in training."""
     graded = [i for i in range(len(cohort)) if cohort.label[i] >= 0]
-    cases = [{"i": i, "patient_id": cohort.patients[i], "scan_id": str(i), "label": int(cohort.label[i])} for i in graded]
+    cases = [
+        {"i": i, "patient_id": cohort.patients[i], "scan_id": str(i), "label": int(cohort.label[i])}
+        for i in graded
+    ]
     train, validate = ([case["i"] for case in part] for part in fold_cases(cases, fold, 3, seed))
     if ungraded:
         train += [i for i in range(len(cohort)) if cohort.label[i] < 0]
@@ -83,7 +92,9 @@ def flip_labels(label: Tensor, share: float, seed: int) -> Tensor:
     return out
 
 
-def _tensors(seed: int, sizes: dict[str, int], name: str, budget: Budget, doses: tuple[float | None, ...]) -> Cohort:
+def _tensors(
+    seed: int, sizes: dict[str, int], name: str, budget: Budget, doses: tuple[float | None, ...]
+) -> Cohort:
     folder = phantom.simulated_cohort(seed=seed, sizes=sizes)
     chain = {"size": budget.size, "roi": "liver_mask", "dose_levels": list(doses)}
     digest = hashlib.sha256(json.dumps([Path(folder).name, chain]).encode()).hexdigest()[:12]

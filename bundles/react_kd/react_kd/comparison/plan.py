@@ -62,10 +62,12 @@ BUDGETS = {
 }
 
 STUDENT: dict[str, Any] = {
-    "channels": 32, "encoder": "segresnet", "encoder_args": {"init_filters": 8, "blocks_down": [1, 1, 1]}, "pool": "avgmax",
+    "channels": 32, "pool": "avgmax", "encoder": "segresnet",
+    "encoder_args": {"init_filters": 8, "blocks_down": [1, 1, 1]},
 }  # fmt: skip
 TEACHER: dict[str, Any] = {
-    "channels": 32, "encoder_args": {"feature_size": 12, "level": 1, "window_size": [4, 4, 4]}, "pool": "avgmax",
+    "channels": 32, "pool": "avgmax",
+    "encoder_args": {"feature_size": 12, "level": 1, "window_size": [4, 4, 4]},
 }  # fmt: skip
 REACT: dict[str, Any] = {"alpha": 0.7, "temperature": 2.0, "lam": 1.0, "graph_warmup_epochs": 0}
 

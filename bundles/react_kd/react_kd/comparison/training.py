@@ -22,8 +22,10 @@ FLIPS = [[axis + 2 for axis in range(3) if code >> axis & 1] for code in range(8
 Said = dict[str, Tensor]
 
 
-def batches(label: Tensor, budget: Budget, steps: int, seed: int, ungraded: bool) -> Iterator[tuple[Tensor, int]]:
-    """Indices of the cases of every step and the code of its flip; shuffles without replacement, graded and not."""
+def batches(
+    label: Tensor, budget: Budget, steps: int, seed: int, ungraded: bool
+) -> Iterator[tuple[Tensor, int]]:
+    """Indices of the cases of every step and its flip; graded and ungraded are shuffled apart."""
     generator = torch.Generator().manual_seed(seed)
     pools = [torch.nonzero(label >= 0).flatten(), torch.nonzero(label < 0).flatten()]
     if not ungraded or not len(pools[1]):
@@ -54,8 +56,12 @@ def train_teacher(cohort: Cohort, budget: Budget, seed: int) -> Teacher:
     teacher = Teacher(**TEACHER)
     precision.prepare(teacher)
     grade = GradeLoss()
-    optimizer = torch.optim.AdamW(teacher.parameters(), lr=budget.teacher_lr, weight_decay=budget.weight_decay)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.teacher_lr, total_steps=budget.teacher_steps)
+    optimizer = torch.optim.AdamW(
+        teacher.parameters(), lr=budget.teacher_lr, weight_decay=budget.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, budget.teacher_lr, total_steps=budget.teacher_steps
+    )
     for index, code in batches(cohort.label, budget, budget.teacher_steps, seed, ungraded=False):
         level = torch.randint(cohort.dose.shape[1], (len(index),))
         dose = cohort.dose[index].gather(1, level.view(-1, 1, 1, 1, 1).expand(-1, 1, *cohort.dose.shape[2:]))
@@ -64,7 +70,11 @@ def train_teacher(cohort: Cohort, budget: Budget, seed: int) -> Teacher:
         said = teacher(*inputs, available)
         label = cohort.label[index]
         traced = torch.where(available[:, :2].any(dim=1), label, -1)
-        loss = grade(said["logits"], label) + 0.5 * grade(said["sf_logits"], traced) + 0.5 * grade(said["dose_logits"], label)
+        loss = (
+            grade(said["logits"], label)
+            + 0.5 * grade(said["sf_logits"], traced)
+            + 0.5 * grade(said["dose_logits"], label)
+        )
         optimizer.zero_grad()
         precision.step(loss, optimizer, teacher.parameters(), 1.0)
         scheduler.step()
@@ -74,7 +84,7 @@ def train_teacher(cohort: Cohort, budget: Budget, seed: int) -> Teacher:
 
 @torch.inference_mode()
 def teach_all(teacher: Teacher, cohort: Cohort, streams: tuple[bool, bool] = (True, True)) -> Said:
-    """What the teacher says of every case under all 8 flips: (8, N, ...); `streams` switches tracers and dose off."""
+    """What the teacher says of every case under all 8 flips (8, N, ...); `streams`: tracers, dose."""
     available = teacher_availability({"pet_available": cohort.pet_available})
     available = available & torch.tensor([streams[0], streams[0], streams[1]])
     available[:, 2] |= ~available.any(dim=1)
@@ -99,13 +109,19 @@ def method_loss(method: str, teacher_auc: tuple[float, float]) -> nn.Module:
 
 
 def train_student(
-    method: str, cohort: Cohort, said: Said, budget: Budget, seed: int, teacher_auc: tuple[float, float], use_ungraded: bool
+    method: str,
+    cohort: Cohort,
+    said: Said,
+    budget: Budget,
+    seed: int,
+    teacher_auc: tuple[float, float],
+    use_ungraded: bool,
 ) -> Student:
     """The student by one method; all methods start from the same weights and see the same batches."""
     torch.manual_seed(seed)
     student = Student(**STUDENT)
     if method == "react_no_cbam":
-        student.fusion.cbam = nn.Identity()
+        student.fusion.cbam = nn.Identity()  # type: ignore[assignment]
     torch.manual_seed(seed + 1)
     loss = method_loss(method, teacher_auc)
     precision = Precision("cpu")
@@ -116,7 +132,9 @@ def train_student(
     dropout = 0.0 if method == "react_no_modality_dropout" else budget.modality_dropout
     for step, (index, code) in enumerate(batches(cohort.label, budget, budget.steps, seed, use_ungraded)):
         batch = {"label": cohort.label[index], "regions": flip(cohort.regions[index], code)}
-        available = student_availability({"pet_available": cohort.pet_available[index]}, dropout, budget.drop_pet_share)
+        available = student_availability(
+            {"pet_available": cohort.pet_available[index]}, dropout, budget.drop_pet_share
+        )
         image = torch.cat([flip(cohort.image[index], code), flip(cohort.pet[index], code)], dim=1)
         learned = student.encode(precision.to(image), available)
         taught = {key: value[code, index].float() for key, value in said.items()}
@@ -149,7 +167,8 @@ def scores(probs: dict[str, Tensor], label: Tensor) -> dict[str, float]:
     ct = probs["ct"].double().numpy()
     counted = classification_scores(confusion_matrix(ct, y))
     return out | {
-        "accuracy": float(counted["accuracy"]), "f1": float(counted["f1"]), "ece": float(calibration_error(ct, y)),
+        "accuracy": float(counted["accuracy"]), "f1": float(counted["f1"]), "ece":
+        float(calibration_error(ct, y)),
     }  # fmt: skip
 
 
@@ -163,7 +182,8 @@ def teacher_scores(teacher: Teacher, cohort: Cohort) -> dict[str, float]:
     names = {"logits": "fused", "sf_logits": "function", "dose_logits": "dose", "ct": "ct"}
     y = cohort.label.numpy()
     return {
-        name: float(roc_auc(said[key].double().softmax(dim=1).numpy(), y)["macro"]) for key, name in names.items()
+        name: float(roc_auc(said[key].double().softmax(dim=1).numpy(), y)["macro"])
+        for key, name in names.items()
     }
 
 
