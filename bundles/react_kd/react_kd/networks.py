@@ -115,6 +115,21 @@ class Student(nn.Module):
         return {"features": features, "logits": self.head(features)}
 
 
+def copy_attention(teacher: nn.Module, student: nn.Module) -> None:
+    """Start the student's CBAM3D from the teacher's; it stays trainable. Both need the same width C.
+
+    Raises:
+        ValueError: the two widths differ.
+    """
+    source, target = teacher.get_submodule("fusion.cbam"), student.get_submodule("fusion.cbam")
+    shapes = [[tuple(p.shape) for p in module.parameters()] for module in (source, target)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"teacher and student must have equal channels, got CBAM3D weights {shapes[0]} and {shapes[1]}"
+        )
+    target.load_state_dict(source.state_dict())
+
+
 class Teacher(nn.Module):
     """Dual teacher: structure and function (CT with each of two tracers), and dose (CT at a random dose).
 

@@ -42,7 +42,7 @@ class Budget:
     ablation_regimes: tuple[str, ...]
     steps: int  # optimizer steps of a student
     teacher_steps: int
-    graded: int = 54  # two thirds train, one third validates
+    graded: int = 72  # two thirds train, one third validates
     ungraded_petct: int = 72
     ungraded_ct: int = 36
     test: int = 90
@@ -51,7 +51,7 @@ class Budget:
     lr: float = 3e-3
     teacher_lr: float = 3e-3
     weight_decay: float = 1e-3
-    size: tuple[int, int, int] = (32, 32, 16)
+    size: tuple[int, int, int] = (24, 24, 12)
     modality_dropout: float = 0.5
     drop_pet_share: float = 0.8
 
@@ -67,7 +67,7 @@ STUDENT: dict[str, Any] = {
 }  # fmt: skip
 TEACHER: dict[str, Any] = {
     "channels": 32, "pool": "avgmax",
-    "encoder_args": {"feature_size": 12, "level": 1, "window_size": [4, 4, 4]},
+    "encoder_args": {"feature_size": 24, "level": 1, "window_size": [4, 4, 4]},
 }  # fmt: skip
 REACT: dict[str, Any] = {"alpha": 0.7, "temperature": 2.0, "lam": 1.0, "graph_warmup_epochs": 0}
 

@@ -15,7 +15,7 @@ from react_kd.comparison.cohort import Cohort
 from react_kd.comparison.plan import DOSES, REACT, STUDENT, TEACHER, Budget
 from react_kd.losses import GradeLoss, ReactLoss
 from react_kd.metrics import calibration_error, classification_scores, confusion_matrix, roc_auc
-from react_kd.networks import Student, Teacher
+from react_kd.networks import Student, Teacher, copy_attention
 from react_kd.workflow import student_availability, teacher_availability
 
 FLIPS = [[axis + 2 for axis in range(3) if code >> axis & 1] for code in range(8)]
@@ -116,10 +116,16 @@ def train_student(
     seed: int,
     teacher_auc: tuple[float, float],
     use_ungraded: bool,
+    teacher: Teacher | None = None,
 ) -> Student:
-    """The student by one method; all methods start from the same weights and see the same batches."""
+    """The student by one method; all methods start from the same weights and see the same batches.
+
+    REACT-KD starts the student's CBAM3D from that of `teacher`, where one is given.
+    """
     torch.manual_seed(seed)
     student = Student(**STUDENT)
+    if teacher is not None and method.startswith("react"):
+        copy_attention(teacher, student)
     if method == "react_no_cbam":
         student.fusion.cbam = nn.Identity()  # type: ignore[assignment]
     torch.manual_seed(seed + 1)

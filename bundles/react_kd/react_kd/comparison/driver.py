@@ -1,0 +1,140 @@
+"""Run every training of a comparison, each to a file of its own, then write table, figures and report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from medbundles.atomic import replacing
+from medbundles.engines.checkpointing import load_weights
+
+from react_kd.comparison.cohort import Cohort, split, test_cohort, training_cohort
+from react_kd.comparison.plan import BUDGETS, REGIMES, TEACHER, Budget, Run, fingerprint, runs
+from react_kd.comparison.summary import write_summary
+from react_kd.comparison.training import (
+    scores,
+    student_probs,
+    teach_all,
+    teacher_scores,
+    train_student,
+    train_teacher,
+)
+from react_kd.networks import Teacher
+from react_kd.tables import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def main(form: str = "short", output: str = "", workers: int = 0) -> str:
+    """Compare the methods in the `short` or `full` form; interrupted, the same call goes on where it stopped.
+
+    Args:
+        form: `short` or `full` (see plan.BUDGETS).
+        output: folder of results; default `react_kd_comparison_<form>` in the current folder.
+        workers: processes, one thread each; 0 takes one per core.
+
+    Raises:
+        ValueError: unknown form; the folder holds results of other settings.
+    """
+    if form not in BUDGETS:
+        raise ValueError(f"form must be one of {', '.join(BUDGETS)}, got {form!r}")
+    budget = BUDGETS[form]
+    folder = Path(output or f"react_kd_comparison_{form}")
+    _claim(folder, budget)
+    test_cohort(budget)
+    for seed in range(budget.seeds):
+        training_cohort(seed, budget)
+    todo = runs(budget)
+    teachers = sorted({(REGIMES[run.regime].label_noise, run.seed, run.fold) for run in todo})
+    workers = workers or os.cpu_count() or 1
+    _in_processes(_teacher_job, [(folder, budget, *key) for key in teachers], workers, "teachers")
+    _in_processes(_student_job, [(folder, budget, run) for run in todo], workers, "students")
+    return str(write_summary(folder, budget))
+
+
+def _claim(folder: Path, budget: Budget) -> None:
+    plan = json.loads(json.dumps(fingerprint(budget)))
+    path = folder / "plan.json"
+    if path.is_file() and json.loads(path.read_text()) != plan:
+        raise ValueError(f"{folder} holds results of other settings; give another --output or remove it")
+    write_json(path, plan)
+
+
+def _in_processes(job: Callable[[Any], None], arguments: Iterable[Any], workers: int, title: str) -> None:
+    from tqdm import tqdm
+
+    arguments = list(arguments)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = [pool.submit(job, argument) for argument in arguments]
+        try:
+            for future in tqdm(as_completed(futures), total=len(futures), desc=title, ncols=110):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _teacher_job(argument: tuple[Path, Budget, float, int, int]) -> None:
+    folder, budget, noise, seed, fold = argument
+    path = _teacher_path(folder, noise, seed, fold)
+    if path.with_suffix(".json").is_file():
+        return
+    train, validate = split(training_cohort(seed, budget), seed, fold, noise, ungraded=False)
+    teacher = train_teacher(train, budget, seed * 100 + fold)
+    with replacing(path) as temporary:
+        torch.save(teacher.state_dict(), temporary)
+    measured = {
+        "validation": teacher_scores(teacher, validate),
+        "test": teacher_scores(teacher, test_cohort(budget)),
+    }
+    write_json(path.with_suffix(".json"), measured)
+
+
+def _student_job(argument: tuple[Path, Budget, Run]) -> None:
+    folder, budget, run = argument
+    path = folder / "runs" / f"{run.name}.json"
+    if path.is_file():
+        return
+    regime = REGIMES[run.regime]
+    train, _ = split(
+        training_cohort(run.seed, budget), run.seed, run.fold, regime.label_noise, regime.ungraded
+    )
+    weights = _teacher_path(folder, regime.label_noise, run.seed, run.fold)
+    validation = json.loads(weights.with_suffix(".json").read_text())["validation"]
+    teacher_auc = (validation["function"], validation["dose"])
+    teacher = Teacher(**TEACHER)
+    load_weights(teacher, weights, "teacher of the comparison")
+    said = _said(folder, teacher.eval(), run, train)
+    # Without teacher there is nothing to learn from an ungraded case.
+    use_ungraded = regime.ungraded and run.method != "ce"
+    seed = run.seed * 100 + run.fold
+    student = train_student(run.method, train, said, budget, seed, teacher_auc, use_ungraded, teacher)
+    test = test_cohort(budget)
+    write_json(path, scores(student_probs(student, test), test.label))
+
+
+def _said(folder: Path, teacher: Teacher, run: Run, train: Cohort) -> dict[str, torch.Tensor]:
+    """What the teacher says on the training cases: said once and kept for the other methods."""
+    streams = (run.method != "react_no_function_teacher", run.method != "react_no_dose_teacher")
+    path = folder / "said" / f"{run.regime}-seed{run.seed}-fold{run.fold}.pt"
+    if streams == (True, True) and path.is_file():
+        return torch.load(path, weights_only=True)
+    said = {key: value.clone() for key, value in teach_all(teacher, train, streams).items()}
+    if streams == (True, True):
+        with replacing(path) as temporary:
+            torch.save(said, temporary)
+    return said
+
+
+def _teacher_path(folder: Path, noise: float, seed: int, fold: int) -> Path:
+    return folder / "teachers" / f"noise{noise:g}-seed{seed}-fold{fold}.pt"

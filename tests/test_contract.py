@@ -1,0 +1,107 @@
+"""The contract of a bundle, held by every bundle that is discovered, and which bundles that are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import medbundles
+import pytest
+import torch
+from medbundles import contract
+from medbundles.contract.network import tensor_shape
+from medbundles.scaffold import scaffold
+from monai.bundle import ConfigWorkflow
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = sorted(medbundles.discover())
+# Where training gives the network more than the `image` of the metadata: the channels of that image.
+TRAINING_CHANNELS = {"react_kd": 3}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test here starts in an empty folder outside the repository, with an empty cache."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("MEDBUNDLES_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def loaded(name: str) -> ConfigWorkflow:
+    workflow = medbundles.load(name, "inference")
+    workflow.initialize()
+    return workflow
+
+
+def image(name: str, channels: int | None = None) -> Tensor:
+    """A random batch of two of what the metadata call `image`."""
+    entry = medbundles.get(name).metadata["network_data_format"]["inputs"]["image"]
+    declared, *grid = tensor_shape(entry)
+    return torch.randn(2, channels or declared, *grid)
+
+
+def test_the_discovered_bundles_are_the_folders_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEDBUNDLES_PATH", raising=False)
+    folders = {file.parents[1].name: file.parents[1] for file in ROOT.glob("bundles/*/configs/metadata.json")}
+    found = medbundles.discover()
+    assert {name: info.root for name, info in found.items()} == folders
+    assert set(found) == {"react_kd"}
+    assert not [info.error for info in found.values() if info.error]
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_whole_contract_holds(name: str, elsewhere: Path) -> None:
+    assert contract.verify(medbundles.get(name)) == []
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_a_checkpoint_brings_back_the_network_exactly(name: str, tmp_path: Path) -> None:
+    saved, fresh = (loaded(name).network_def.eval() for _ in range(2))
+    assert saved is not fresh
+    with torch.no_grad():
+        for parameter in saved.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    torch.save(saved.state_dict(), tmp_path / "model.pt")
+    x = image(name)
+    with torch.inference_mode():
+        assert not torch.equal(saved(x), fresh(x))
+        fresh.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+        assert torch.equal(saved(x), fresh(x))
+    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in saved.state_dict().items())
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(name: str) -> None:
+    workflow = medbundles.load(name, "training")
+    network = workflow.parser.get_parsed_content("network_def").train()
+    output = network(image(name, TRAINING_CHANNELS.get(name)))
+    (output * torch.randn_like(output)).sum().backward()
+    trainable = {key: p.grad for key, p in network.named_parameters() if p.requires_grad}
+    assert trainable
+    assert [key for key, grad in trainable.items() if grad is None or not bool(grad.any())] == []
+    assert all(bool(grad.isfinite().all()) for grad in trainable.values() if grad is not None)
+    assert all(p.grad is None for p in network.parameters() if not p.requires_grad)
+
+
+def test_two_bundles_in_one_process_keep_their_own_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaffold("contract_second", tmp_path / "plugins")
+    monkeypatch.setenv("MEDBUNDLES_PATH", str(tmp_path / "plugins"))
+    names = ("react_kd", "contract_second", "react_kd", "contract_second")
+    networks = [loaded(name).network_def for name in names]
+    for name, network in zip(names, networks, strict=True):
+        assert type(network).__module__ == f"{name}.networks"
+    first, second, first_again, second_again = networks
+    assert type(first) is type(first_again)
+    assert type(second) is type(second_again)
+    assert first.state_dict().keys() != second.state_dict().keys()
+    with torch.inference_mode():
+        assert first.eval()(image("react_kd")).shape == (2, 3)
+        x = image("contract_second")
+        assert second.eval()(x).shape == (2, 2, *x.shape[2:])
