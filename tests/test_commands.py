@@ -12,9 +12,9 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import pytest
 import torch
+from nibabel.nifti1 import Nifti1Image
 from react_kd.phantom import simulated_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +122,7 @@ def test_inference_from_another_folder(work: Path) -> None:
         folder = out / case["scan_id"]
         written = {path.name for path in folder.iterdir()}
         assert {*promised, "regions.json", "overlay.png"} <= written
-        ct, heat = nib.load(work / "cohort" / case["image"]), nib.load(folder / "topo_gradcam.nii.gz")
+        ct = Nifti1Image.from_filename(work / "cohort" / case["image"])
+        heat = Nifti1Image.from_filename(folder / "topo_gradcam.nii.gz")
         assert heat.shape == ct.shape
         assert abs(heat.affine - ct.affine).max() < 1e-4

@@ -72,13 +72,14 @@ def test_the_wheel_holds_the_packages_and_nothing_else_at_the_top(site: Path) ->
 
 
 def test_an_installed_wheel_finds_and_builds_its_bundles(site: Path, tmp_path: Path) -> None:
-    code = (
-        "import medbundles\n"
-        "for name, info in medbundles.discover().items():\n"
-        "    workflow = medbundles.load(name, 'inference')\n"
-        "    workflow.initialize()\n"
-        "    print(name, info.source, info.installed, info.root, type(workflow.network_def).__module__, sep='|')\n"
-    )
+    code = """if True:
+        import medbundles
+        for name, info in medbundles.discover().items():
+            workflow = medbundles.load(name, "inference")
+            workflow.initialize()
+            network = type(workflow.network_def)
+            print(name, info.source, info.installed, info.root, network.__module__, sep="|")
+    """
     environment = {key: value for key, value in os.environ.items() if key != "MEDBUNDLES_PATH"}
     environment |= {"PYTHONPATH": str(site), "MEDBUNDLES_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(

@@ -1,8 +1,9 @@
 """One place that decides device, autocast dtype, gradient scaling and memory format: the AMP utilities."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,14 @@ class Precision:
     def __repr__(self) -> str:
         dtype = str(self.dtype or torch.float32).removeprefix("torch.")
         return f"Precision({self.device}, {dtype}, channels_last={self.channels_last})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the gradient scaler, for a resume; empty where gradients are not scaled."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the gradient scaler."""
+        self.scaler.load_state_dict(dict(state))
 
     def autocast(self, windowed: bool = False) -> AbstractContextManager:
         """Autocast context; `windowed` marks Swin encoders, which lose more than bf16 gains on a CPU."""

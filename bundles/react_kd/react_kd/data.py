@@ -37,12 +37,14 @@ class Datalist:
 
 
 def read_datalist(path: str | Path) -> Datalist:
-    """Read a JSON or CSV datalist and check everything that needs no image file.
+    """Read a JSON or CSV datalist, or the one in a folder, and check everything that needs no image file.
 
     Raises FileNotFoundError when it is missing, ValueError with all problems at once (file, case, key):
     unknown or missing keys, labels outside the classes, a scan_id used twice, a patient in two splits.
     """
     path = Path(path).expanduser().absolute()
+    if path.is_dir():
+        path = path / "datalist.json" if (path / "datalist.json").is_file() else path / "datalist.csv"
     if not path.is_file():
         raise FileNotFoundError(f"datalist not found: {path}")
     readers = {".json": _read_json, ".csv": _read_csv}

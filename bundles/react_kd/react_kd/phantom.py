@@ -98,12 +98,24 @@ def simulated_cohort(
         root = cache_dir() / "react_kd" / f"simulated_{digest}"
     folder = Path(root)
     datalist = folder / "datalist.json"
-    if not datalist.is_file():
+    if datalist.is_file():
+        _check_same(datalist, plan)
+    else:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(datalist, json.dumps(_datalist(seed, counts, plan), indent=1))
     if generate:
         ensure(folder)
     return str(folder)
+
+
+def _check_same(datalist: Path, plan: dict[str, Any]) -> None:
+    made = json.loads(datalist.read_text()).get("simulation", {})
+    wanted = json.loads(json.dumps(plan))
+    differing = [key for key, value in wanted.items() if made.get(key) != value]
+    if differing:
+        raise ValueError(
+            f"{datalist.parent} holds a cohort with other {', '.join(differing)}; choose another folder"
+        )
 
 
 def ensure(folder: str | Path, workers: int | None = None, progress: bool = True) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ignite.engine import Engine
 from medbundles.atomic import write_text
 from medbundles.engines import Checkpointing, EarlyStop, EpochSeed, TermLogger
 from medbundles.engines.checkpointing import load_weights
 from medbundles.precision import Precision
 from monai.handlers import ValidationHandler
-from monai.utils import set_determinism
 
 from react_kd import phantom
 from react_kd.data import fill_cache, read_datalist
-from react_kd.networks import Teacher
+from react_kd.networks import Student, Teacher, copy_attention
 from react_kd.validation import check_free_space, check_writable, validate_cases
 from react_kd.workflow import GradingEvaluator, one_cycle, teacher_trainer
 
@@ -50,7 +50,7 @@ def prepare(
 
 
 class TeacherStage:
-    """Give the teacher its weights: from a checkpoint, or by training it.
+    """Give the teacher its weights: from a checkpoint, at once, or by training it in `run`.
 
     A run that was killed after its teacher was finished finds `<ckpt_dir>/teacher.pt` and the record of its
     settings beside it, and goes on with the student; `finish` removes the record.
@@ -61,6 +61,9 @@ class TeacherStage:
         settings: what the run depends on (see Checkpointing).
         train_data_loader, val_data_loader: the graded cases are used.
         epochs, lr, weight_decay, patience: of the teacher's training.
+
+    Raises:
+        FileNotFoundError, ValueError: a checkpoint that is missing or of another architecture.
     """
 
     def __init__(
@@ -91,16 +94,13 @@ class TeacherStage:
         self.settings = {**settings, "teacher": [epochs, lr, weight_decay, patience]}
         self.record = Path(ckpt_dir) / "teacher_done.json"
         self.metrics: dict[str, float] = {}
+        if checkpoint:  # here, so that a wrong file is known before any image is read
+            load_weights(teacher, checkpoint, "teacher_checkpoint")
 
     def run(self) -> None:
-        """Load or train, and leave the best weights in the teacher.
-
-        Raises:
-            FileNotFoundError, ValueError: a checkpoint that is missing or of another architecture.
-        """
+        """Leave the best weights in the teacher and measure it on the validation cases."""
         trained = Path(self.ckpt_dir) / "teacher.pt"
         if self.checkpoint:
-            load_weights(self.teacher, self.checkpoint, "teacher_checkpoint")
             logger.info("teacher loaded from %s", self.checkpoint)
         elif self._finished_before() and trained.is_file():
             load_weights(self.teacher, trained, "teacher of the interrupted run")
@@ -115,8 +115,6 @@ class TeacherStage:
         evaluator.run()
         self.metrics = {key: float(value) for key, value in evaluator.state.metrics.items()}
         logger.info("teacher on the validation cases: %s", _spell(self.metrics))
-        # A student built after this starts from the same weights whether the teacher was trained or loaded.
-        set_determinism(self.seed)
 
     def finish(self) -> None:
         """Forget that this run's teacher is finished: the next run trains its own."""
@@ -137,7 +135,7 @@ class TeacherStage:
         state = {
             "optimizer": optimizer,
             "scheduler": scheduler,
-            "scaler": self.precision.scaler,
+            "scaler": self.precision,
             "stop": stop,
         }
         handlers = [
@@ -161,30 +159,67 @@ class TeacherStage:
         ).run()
 
 
-def summarise(
-    network: Any, precision: Precision, teacher_stage: TeacherStage, val_data_loader: Any, datalist: str
-) -> dict[str, Any]:
-    """Measure the best student, say where everything is, and write `<output_dir>/training.html`."""
-    teacher_stage.finish()
-    ckpt_dir, output_dir = Path(teacher_stage.ckpt_dir).absolute(), Path(teacher_stage.output_dir).absolute()
-    idist.barrier()
-    load_weights(network, ckpt_dir / "model.pt", "student")
-    evaluator = GradingEvaluator(network, precision, val_data_loader)
-    evaluator.run()
-    student = {key: float(value) for key, value in evaluator.state.metrics.items()}
-    summary = {"teacher": teacher_stage.metrics, "student": student, "cohort": read_datalist(datalist).name}
-    if idist.get_rank() != 0:
-        return summary
-    from react_kd.training_report import write_training_report
+class Stages:
+    """A whole training run in order: data, teacher, student, summary.
 
-    report = write_training_report(output_dir, summary)
-    logger.info("cohort: %s", summary["cohort"])
-    logger.info("teacher validation AUC  %s", _spell(teacher_stage.metrics))
-    logger.info("student validation AUC  %s", _spell(student))
-    logger.info("checkpoints   %s  %s", ckpt_dir / "teacher.pt", ckpt_dir / "model.pt")
-    logger.info("TensorBoard   tensorboard --logdir %s", output_dir / "tensorboard")
-    logger.info("report        %s", report)
-    return summary
+    Args:
+        prepare: called first (see the function of that name).
+        teacher_stage: obtains the teacher.
+        trainer: the student's trainer.
+        network: the student; its CBAM3D starts from the teacher's.
+        precision, val_data_loader: for the closing measurement.
+        datalist: names the cohort in the summary.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], None],
+        teacher_stage: TeacherStage,
+        trainer: Engine,
+        network: Student,
+        precision: Precision,
+        val_data_loader: Any,
+        datalist: str,
+    ) -> None:
+        self.prepare, self.teacher_stage, self.trainer = prepare, teacher_stage, trainer
+        self.network, self.precision, self.val_data_loader = network, precision, val_data_loader
+        self.datalist = datalist
+
+    def run_teacher(self) -> None:
+        """Data and teacher alone."""
+        self.prepare()
+        self.teacher_stage.run()
+
+    def run(self) -> dict[str, Any]:
+        """Everything; returns and logs the validation metrics of teacher and student, and where files are."""
+        self.run_teacher()
+        copy_attention(self.teacher_stage.teacher, self.network)
+        self.trainer.run()  # type: ignore[call-arg]
+        return self.summarise()
+
+    def summarise(self) -> dict[str, Any]:
+        """Close the run: measure the best student, log where everything is, write the page."""
+        stage = self.teacher_stage
+        stage.finish()
+        ckpt_dir, output_dir = Path(stage.ckpt_dir).absolute(), Path(stage.output_dir).absolute()
+        idist.barrier()
+        load_weights(self.network, ckpt_dir / "model.pt", "student")
+        evaluator = GradingEvaluator(self.network, self.precision, self.val_data_loader)
+        evaluator.run()
+        student = {key: float(value) for key, value in evaluator.state.metrics.items()}
+        summary = {"teacher": stage.metrics, "student": student, "cohort": read_datalist(self.datalist).name}
+        if idist.get_rank() == 0:
+            from react_kd.training_report import write_training_report
+
+            report = write_training_report(output_dir, summary)
+            teacher_path = Path(stage.checkpoint or ckpt_dir / "teacher.pt").absolute()
+            logger.info("cohort: %s", summary["cohort"])
+            logger.info("teacher validation  %s", _spell(stage.metrics))
+            logger.info("student validation  %s", _spell(student))
+            logger.info("checkpoints   %s  %s", teacher_path, ckpt_dir / "model.pt")
+            logger.info("TensorBoard   tensorboard --logdir %s", output_dir / "tensorboard")
+            logger.info("report        %s", report)
+        return summary
 
 
 def _spell(metrics: Mapping[str, float]) -> str:

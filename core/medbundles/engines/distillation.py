@@ -34,7 +34,7 @@ class DistillationTrainer(SupervisedTrainer):
         optimizer: its optimizer.
         terms: `terms(network, batch, engine) -> {name: weighted scalar}`; tensors of `batch` are on the
             device.
-        teachers: modules that are frozen here and kept in eval mode.
+        teachers: modules that are frozen when the run starts and kept in eval mode.
         lr_scheduler: stepped after every iteration.
         clip: largest gradient norm, None for no clipping.
         forward: makes the module that distributed training wraps from `network`, when the loss needs more
@@ -67,14 +67,15 @@ class DistillationTrainer(SupervisedTrainer):
             decollate=False,
         )
         self.precision, self.terms, self.lr_scheduler, self.clip = precision, terms, lr_scheduler, clip
-        self.teachers = [precision.prepare(freeze(teacher)) for teacher in teachers]
+        self.teachers = [precision.prepare(teacher) for teacher in teachers]
         self.module = forward(network) if forward else network
         if idist.get_world_size() > 1:
             devices = [precision.device.index] if precision.device.type == "cuda" else None
             self.module = nn.parallel.DistributedDataParallel(
                 self.module, device_ids=devices, find_unused_parameters=True
             )
-        self.add_event_handler(Events.EPOCH_STARTED, lambda _: [teacher.eval() for teacher in self.teachers])
+        # At the start and not here: a teacher may still be trained between construction and run.
+        self.add_event_handler(Events.EPOCH_STARTED, lambda _: [freeze(t) for t in self.teachers])
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Tensor]:
         batch = {

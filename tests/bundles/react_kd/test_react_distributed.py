@@ -19,7 +19,10 @@ def two_processes(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Output folder of a run in two processes; every rank leaves its weights as they are after training."""
     out = tmp_path_factory.mktemp("two")
     items = json.loads((CONFIGS / "multi_gpu_train.json").read_text())["training"]
-    items.insert(-2, "$torch.save(@network.state_dict(), @output_dir + '/rank' + os.environ['RANK'] + '.pt')")
+    probe = "$torch.save(@network.state_dict(), @output_dir + '/rank' + os.environ['RANK'] + '.pt')"
+    # Stages.run, taken apart to look at the weights before the best ones are loaded for the summary.
+    at = items.index("$@stages.run()")
+    items[at : at + 1] = ["$@stages.run_teacher()", "$@train#trainer.run()", probe, "$@stages.summarise()"]
     (out / "probe.json").write_text(json.dumps({"training": items}))
     configs = [
         str(path) for path in (CONFIGS / "train.json", CONFIGS / "multi_gpu_train.json", out / "probe.json")

@@ -76,7 +76,8 @@ def split(cohort: Cohort, seed: int, fold: int, label_noise: float, ungraded: bo
     ]
     train, validate = ([case["i"] for case in part] for part in fold_cases(cases, fold, 3, seed))
     if ungraded:
-        train += [i for i in range(len(cohort)) if cohort.label[i] < 0]
+        held_out = {cohort.patients[i] for i in validate}
+        train += [i for i in range(len(cohort)) if cohort.label[i] < 0 and cohort.patients[i] not in held_out]
     training = cohort.take(torch.tensor(train))
     training.label = flip_labels(training.label, label_noise, seed * 100 + fold)
     return training, cohort.take(torch.tensor(validate))

@@ -52,10 +52,12 @@ def main(form: str = "short", output: str = "", workers: int = 0) -> str:
     for seed in range(budget.seeds):
         training_cohort(seed, budget)
     todo = runs(budget)
-    teachers = sorted({(REGIMES[run.regime].label_noise, run.seed, run.fold) for run in todo})
+    keys = sorted({(REGIMES[run.regime].label_noise, run.seed, run.fold) for run in todo})
+    teachers = [key for key in keys if not _teacher_path(folder, *key).with_suffix(".json").is_file()]
+    students = [run for run in todo if not _student_path(folder, run).is_file()]
     workers = workers or os.cpu_count() or 1
     _in_processes(_teacher_job, [(folder, budget, *key) for key in teachers], workers, "teachers")
-    _in_processes(_student_job, [(folder, budget, run) for run in todo], workers, "students")
+    _in_processes(_student_job, [(folder, budget, run) for run in students], workers, "students")
     return str(write_summary(folder, budget))
 
 
@@ -71,6 +73,8 @@ def _in_processes(job: Callable[[Any], None], arguments: Iterable[Any], workers:
     from tqdm import tqdm
 
     arguments = list(arguments)
+    if not arguments:
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
@@ -87,8 +91,6 @@ def _in_processes(job: Callable[[Any], None], arguments: Iterable[Any], workers:
 def _teacher_job(argument: tuple[Path, Budget, float, int, int]) -> None:
     folder, budget, noise, seed, fold = argument
     path = _teacher_path(folder, noise, seed, fold)
-    if path.with_suffix(".json").is_file():
-        return
     train, validate = split(training_cohort(seed, budget), seed, fold, noise, ungraded=False)
     teacher = train_teacher(train, budget, seed * 100 + fold)
     with replacing(path) as temporary:
@@ -102,9 +104,6 @@ def _teacher_job(argument: tuple[Path, Budget, float, int, int]) -> None:
 
 def _student_job(argument: tuple[Path, Budget, Run]) -> None:
     folder, budget, run = argument
-    path = folder / "runs" / f"{run.name}.json"
-    if path.is_file():
-        return
     regime = REGIMES[run.regime]
     train, _ = split(
         training_cohort(run.seed, budget), run.seed, run.fold, regime.label_noise, regime.ungraded
@@ -120,7 +119,7 @@ def _student_job(argument: tuple[Path, Budget, Run]) -> None:
     seed = run.seed * 100 + run.fold
     student = train_student(run.method, train, said, budget, seed, teacher_auc, use_ungraded, teacher)
     test = test_cohort(budget)
-    write_json(path, scores(student_probs(student, test), test.label))
+    write_json(_student_path(folder, run), scores(student_probs(student, test), test.label))
 
 
 def _said(folder: Path, teacher: Teacher, run: Run, train: Cohort) -> dict[str, torch.Tensor]:
@@ -138,3 +137,7 @@ def _said(folder: Path, teacher: Teacher, run: Run, train: Cohort) -> dict[str, 
 
 def _teacher_path(folder: Path, noise: float, seed: int, fold: int) -> Path:
     return folder / "teachers" / f"noise{noise:g}-seed{seed}-fold{fold}.pt"
+
+
+def _student_path(folder: Path, run: Run) -> Path:
+    return folder / "runs" / f"{run.name}.json"

@@ -128,8 +128,10 @@ def train_student(
         copy_attention(teacher, student)
     if method == "react_no_cbam":
         student.fusion.cbam = nn.Identity()  # type: ignore[assignment]
-    torch.manual_seed(seed + 1)
     loss = method_loss(method, teacher_auc)
+    torch.manual_seed(
+        seed + 1
+    )  # after the loss: its projections must not change which modalities are dropped
     precision = Precision("cpu")
     precision.prepare(student)
     parameters = [*student.parameters(), *loss.parameters()]
