@@ -82,6 +82,9 @@ def teacher_trainer(
     grade = GradeLoss(gamma)
 
     def terms(network: nn.Module, batch: Batch, engine: Engine) -> dict[str, Tensor]:
+        graded = batch["label"] >= 0
+        if bool(graded.any()):  # an ungraded case has nothing to teach a teacher
+            batch = {k: v[graded] if isinstance(v, Tensor) else v for k, v in batch.items()}
         available = teacher_availability(batch, stream_dropout)
         with precision.autocast(windowed=True):
             said = network(batch["image"], batch["pet"], batch.get("dose", batch["image"]), available)

@@ -17,9 +17,11 @@ logger = logging.getLogger(__name__)
 
 def save_atomic(obj: Any, path: Path) -> None:
     """torch.save beside the file, then rename: a full disk or a kill never harms the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        torch.save(obj, temporary)
+        try:
+            torch.save(obj, temporary)
+        except RuntimeError as error:  # torch's zip writer hides the reason, mostly a full disk
+            raise OSError(f"torch could not write all of it, is the disk full? ({error})") from error
 
 
 def load_weights(module: nn.Module, path: str | Path, what: str = "checkpoint") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -172,7 +173,16 @@ def test_a_comparison_is_written_and_goes_on_where_it_stopped(
     before = json.loads(lost.read_text())
     lost.unlink()
     stamps = {path: path.stat().st_mtime_ns for path in [*results.values(), *(out / "teachers").iterdir()]}
+    done: list[str] = []
+
+    def here(job: Callable[[Any], None], arguments: Sequence[Any], workers: int, title: str) -> None:
+        for argument in arguments:
+            done.append(title)
+            job(argument)
+
+    monkeypatch.setattr(driver, "_in_processes", here)
     main("tiny", str(out), workers=1)
+    assert done == ["students"]
     assert json.loads(lost.read_text()) == before
     assert (out / "comparison.md").read_text() == text
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps

@@ -129,9 +129,8 @@ def train_student(
     if method == "react_no_cbam":
         student.fusion.cbam = nn.Identity()  # type: ignore[assignment]
     loss = method_loss(method, teacher_auc)
-    torch.manual_seed(
-        seed + 1
-    )  # after the loss: its projections must not change which modalities are dropped
+    # After the loss: the projections it draws must not change which modalities are dropped.
+    torch.manual_seed(seed + 1)
     precision = Precision("cpu")
     precision.prepare(student)
     parameters = [*student.parameters(), *loss.parameters()]
