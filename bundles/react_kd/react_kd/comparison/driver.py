@@ -32,13 +32,14 @@ from react_kd.tables import write_json
 logger = logging.getLogger(__name__)
 
 
-def main(form: str = "short", output: str = "", workers: int = 0) -> str:
+def main(form: str = "short", output: str = "", workers: int = 0, report: bool = False) -> str:
     """Compare the methods in the `short` or `full` form; interrupted, the same call goes on where it stopped.
 
     Args:
         form: `short` or `full` (see plan.BUDGETS).
         output: folder of results; default `react_kd_comparison_<form>` in the current folder.
         workers: processes, one thread each; 0 takes one per core.
+        report: run nothing, only write the tables and figures of what is complete.
 
     Raises:
         ValueError: unknown form; the folder holds results of other settings.
@@ -48,6 +49,8 @@ def main(form: str = "short", output: str = "", workers: int = 0) -> str:
     budget = BUDGETS[form]
     folder = Path(output or f"react_kd_comparison_{form}")
     _claim(folder, budget)
+    if report:
+        return str(write_summary(folder, budget))
     test_cohort(budget)
     for seed in range(budget.seeds):
         training_cohort(seed, budget)

@@ -28,13 +28,18 @@ NOTE = (
 
 
 def write_summary(folder: Path, budget: Budget) -> Path:
-    """Write `comparison.md`, the figures and `comparison.html`; returns the page."""
-    results = {run: json.loads((folder / "runs" / f"{run.name}.json").read_text()) for run in runs(budget)}
+    """Write `comparison.md`, figures and `comparison.html` of all complete (seed, fold) pairs.
+
+    Raises:
+        ValueError: no pair is complete.
+    """
+    results = _complete(folder, budget)
     teachers = {
         path.stem: json.loads(path.read_text()) for path in sorted((folder / "teachers").glob("*.json"))
     }
-    n_runs = budget.seeds * budget.folds
-    size = f"{n_runs} runs per cell ({budget.seeds} seeds x {budget.folds} folds), {budget.test} test cases"
+    n_runs = len(_pairs(results))
+    planned = f"{budget.seeds} seeds x {budget.folds} folds"
+    size = f"{n_runs} runs per method and regime ({planned} planned), {budget.test} test cases"
     page = HtmlReport("REACT-KD comparison", size)
     page.paragraph(NOTE)
     text = [NOTE, "", size, ""]
@@ -46,13 +51,13 @@ def write_summary(folder: Path, budget: Budget) -> Path:
     page.table(strength, "Macro AUC of the teachers on the test cohort")
     text += ["Teachers, macro AUC on the test cohort:", "", markdown_table(strength), ""]
     for regime, what in REGIMES.items():
-        rows = [_row(results, budget, regime, method) for method in _methods(results, regime)]
+        rows = [_row(results, regime, method) for method in _methods(results, regime)]
         page.heading(what.title)
         page.table(rows, f"{what.title}: mean and sd over runs; difference in AUC to ce and to kd")
         text += [f"**{what.title}** (`{regime}`)", "", markdown_table(rows), ""]
         for name, figure in _figures(results, budget, regime).items():
             page.figure(save_figure(figure, folder / f"{regime}_{name}.png"), f"{what.title}: {name}")
-    forest = _forest(results, budget, n_runs)
+    forest = _forest(results, n_runs)
     page.heading("Differences to plain training")
     page.figure(save_figure(forest, folder / "differences.png"), "Difference in macro AUC to ce")
     write_text(folder / "comparison.md", "\n".join(text))
@@ -64,10 +69,24 @@ def _methods(results: Results, regime: str) -> list[str]:
     return [method for method in (*METHODS, *ABLATIONS) if method in present]
 
 
-def _values(results: Results, budget: Budget, regime: str, method: str, metric: str) -> np.ndarray:
+def _complete(folder: Path, budget: Budget) -> dict[Run, dict[str, float]]:
+    """Results of the (seed, fold) pairs with every run, so that methods are compared on equal runs."""
+    planned = runs(budget)
+    files = {run: folder / "runs" / f"{run.name}.json" for run in planned}
+    unfinished = {(run.seed, run.fold) for run in planned if not files[run].is_file()}
+    done = [run for run in planned if (run.seed, run.fold) not in unfinished]
+    if not done:
+        raise ValueError(f"{folder} holds no (seed, fold) pair with all of its runs")
+    return {run: json.loads(files[run].read_text()) for run in done}
+
+
+def _pairs(results: Results) -> list[tuple[int, int]]:
+    return sorted({(run.seed, run.fold) for run in results})
+
+
+def _values(results: Results, regime: str, method: str, metric: str) -> np.ndarray:
     """One value per run, in the same order for all methods."""
-    order = [(seed, fold) for seed in range(budget.seeds) for fold in range(budget.folds)]
-    rows = [results[Run(regime, seed, fold, method)] for seed, fold in order]
+    rows = [results[Run(regime, seed, fold, method)] for seed, fold in _pairs(results)]
     if metric == "dose_loss":
         low = [f"auc_ct_{level:g}" for level in DOSES if level is not None]
         return np.array([row["auc_ct"] - np.mean([row[key] for key in low]) for row in rows])
@@ -76,15 +95,15 @@ def _values(results: Results, budget: Budget, regime: str, method: str, metric: 
     return np.array([row[metric] for row in rows], dtype=float)
 
 
-def _row(results: Results, budget: Budget, regime: str, method: str) -> Row:
+def _row(results: Results, regime: str, method: str) -> Row:
     def spread(metric: str) -> str:
-        values = _values(results, budget, regime, method, metric)
+        values = _values(results, regime, method, metric)
         return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
 
     def against(reference: str) -> str:
         if method == reference:
             return ""
-        mine, theirs = (_values(results, budget, regime, m, "auc_ct") for m in (method, reference))
+        mine, theirs = (_values(results, regime, m, "auc_ct") for m in (method, reference))
         d = paired_difference(mine, theirs)
         return f"{d['mean']:+.3f} [{d['t_low']:+.3f}, {d['t_high']:+.3f}]"
 
@@ -104,9 +123,9 @@ def _figures(results: Results, budget: Budget, regime: str) -> dict[str, Any]:
     names = ["auc_ct" if level is None else f"auc_ct_{level:g}" for level in DOSES]
     curves, bars = {}, {}
     for method in METHODS:
-        curves[method] = np.array([_interval(_values(results, budget, regime, method, n)) for n in names])
+        curves[method] = np.array([_interval(_values(results, regime, method, n)) for n in names])
         conditions = ("auc_petct", "auc_ct", "auc_pet")
-        bars[method] = np.array([_interval(_values(results, budget, regime, method, n)) for n in conditions])
+        bars[method] = np.array([_interval(_values(results, regime, method, n)) for n in conditions])
     levels = ["full" if level is None else level for level in DOSES]
     subtitle = f"{REGIMES[regime].title}; simulated cohort; mean and 95 % interval over runs"
     return {
@@ -117,12 +136,11 @@ def _figures(results: Results, budget: Budget, regime: str) -> dict[str, Any]:
     }
 
 
-def _forest(results: Results, budget: Budget, n_runs: int) -> Any:
+def _forest(results: Results, n_runs: int) -> Any:
     differences = {
         REGIMES[regime].title: {
             method: _interval(
-                _values(results, budget, regime, method, "auc_ct")
-                - _values(results, budget, regime, "ce", "auc_ct")
+                _values(results, regime, method, "auc_ct") - _values(results, regime, "ce", "auc_ct")
             )
             for method in _methods(results, regime)
             if method != "ce"

@@ -156,8 +156,9 @@ def train_student(
 def student_probs(student: Student, cohort: Cohort) -> dict[str, Tensor]:
     """Probabilities (N, 3) per condition: CT alone at every dose, PET/CT, PET alone."""
     probs: dict[str, list[Tensor]] = {}
+    precision = Precision("cpu")  # the memory format of the student's weights
     for part in torch.arange(len(cohort)).split(30):
-        image, pet, dose = cohort.image[part], cohort.pet[part], cohort.dose[part]
+        image, pet, dose = (precision.to(x[part]) for x in (cohort.image, cohort.pet, cohort.dose))
         both = torch.cat([image, pet], dim=1)
         only_pet = torch.tensor([False, True]).expand(len(part), 2)
         views = {"petct": student(both), "pet": student(both, only_pet)}
