@@ -21,7 +21,7 @@ from react_kd.image_figures import ABDOMEN_HU, OUTLINE
 from react_kd.slice_view import extent, mark_sides, outline, show
 
 LIVER_OUTLINE = "#E69F00"
-DIFFERENCE_HU = 200.0
+DIFFERENCE_HU = 300.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Tile:
 
 def low_dose_panel(
     scans: Mapping[str, NDArray],
-    noise: Sequence[Mapping[str, float]],
+    noise: Sequence[Mapping[str, Any]],
     body: NDArray,
     spacing: Sequence[float],
     *,
@@ -55,7 +55,7 @@ def low_dose_panel(
     rows, columns = extent(body > 0, spacing, margin=5)
     width = (REPORT_WIDTH - 0.9) / len(scans)
     height = width * np.ptp(rows) * spacing[1] / (np.ptp(columns) * spacing[0])
-    figure, axes = frame(title, subtitle, 0.75 + 2 * height, rows=2, columns=len(scans))
+    figure, axes = frame(title, subtitle, 1.1 + 2 * height, rows=2, columns=len(scans))
     full = next(iter(scans.values()))
     for i, ((name, scan), row) in enumerate(zip(scans.items(), noise, strict=True)):
         show(axes[i], scan, spacing, cmap="gray", vmin=ABDOMEN_HU[0], vmax=ABDOMEN_HU[1])
@@ -85,7 +85,9 @@ def low_dose_panel(
 def tiles_panel(tiles: Sequence[Tile], columns: int, *, title: str, subtitle: str = "") -> Figure:
     """Slices in rows of `columns`, each in its own grey or colour range, which stands on its bar."""
     rows = -(-len(tiles) // columns)
-    figure, axes = frame(title, subtitle, 2.15 * rows, rows=rows, columns=columns)
+    heights = [t.image.shape[1] * t.spacing[1] / (t.image.shape[0] * t.spacing[0]) for t in tiles]
+    height = max(heights) * (REPORT_WIDTH - 0.6) / columns + 0.65
+    figure, axes = frame(title, subtitle, height * rows, rows=rows, columns=columns)
     for ax, tile in zip(axes, tiles, strict=True):
         options: dict[str, Any] = {"cmap": tile.cmap, "vmin": tile.limits[0], "vmax": tile.limits[1]}
         show(ax, tile.image, tile.spacing, **options)
@@ -100,7 +102,7 @@ def tiles_panel(tiles: Sequence[Tile], columns: int, *, title: str, subtitle: st
     return figure
 
 
-def _noise_curve(ax: Axes, noise: Sequence[Mapping[str, float]]) -> None:
+def _noise_curve(ax: Axes, noise: Sequence[Mapping[str, Any]]) -> None:
     photons, sd = ([row[key] for row in noise] for key in ("photons", "noise_hu"))
     quiet(ax, xlabel="photons per ray", title="")
     ax.loglog(photons, sd, "o-", color=COLORS[0], ms=4, lw=1.5)
@@ -108,4 +110,3 @@ def _noise_curve(ax: Axes, noise: Sequence[Mapping[str, float]]) -> None:
     ax.tick_params(labelsize=7.5, which="both")
     ax.minorticks_off()
     ax.set_yticks(sd, [f"{value:.0f}" for value in sd])
-    ax.set_box_aspect(0.75)
