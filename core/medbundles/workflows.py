@@ -40,7 +40,7 @@ def _read(info: BundleInfo, file: Path) -> dict[str, Any]:
 
 
 def workflow_arguments(
-    info: BundleInfo, workflow: str, overlays: Sequence[str] = (), **overrides: Any
+    info: BundleInfo, workflow: str, overlays: Sequence[str] = (), /, **overrides: Any
 ) -> dict[str, Any]:
     """Arguments of `monai.bundle.run` that make a workflow work from any working directory.
 

@@ -164,6 +164,14 @@ def test_overrides_of_unknown_ids_are_refused(tmp_path):
         workflow_arguments(info, "training", epoch=1)
 
 
+def test_an_id_may_have_the_name_of_one_of_our_own_arguments(tmp_path):
+    info = locate(scaffold("reg_same_name", tmp_path))
+    config = info.root / "configs" / "inference.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"overlays": True, "info": 1}))
+    arguments = workflow_arguments(info, "inference", overlays=False, info=2)
+    assert (arguments["overlays"], arguments["info"]) == (False, 2)
+
+
 def test_an_installed_bundle_writes_below_the_working_directory(tmp_path, monkeypatch):
     info = locate(scaffold("reg_site", tmp_path / "site"))
     monkeypatch.chdir(tmp_path)
