@@ -11,6 +11,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
 
+from react_kd.cases import PET_KEYS
 from react_kd.spatial import BODY_HU, describe_sample
 
 AIR_HU = -1024.0
@@ -60,8 +61,9 @@ class ScalePETd(MapTransform):
 class LiverRatiod(MapTransform):
     """Uptake of a PET relative to the liver around the lesions: x / median - 1, so 0 is healthy liver.
 
-    Each channel is divided by its own median in liver outside the mass; a channel of zeros (missing tracer)
-    stays as it is. Without a liver the median of all voxels with uptake takes its place.
+    Each available channel is divided by its median in liver outside the mass; a missing tracer stays zero.
+    Without a liver the median of all voxels with uptake takes its place. Raises ValueError when there is no
+    uptake there: such a PET shows another part of the body, or nothing.
     """
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
@@ -71,10 +73,14 @@ class LiverRatiod(MapTransform):
         inside = healthy if healthy.any() else liver
         for key in self.key_iterator(sample):
             pet = sample[key]
-            for k, channel in enumerate(pet.as_tensor()):
+            for k in torch.nonzero(torch.as_tensor(sample["pet_available"])).flatten().tolist():
+                channel = pet.as_tensor()[k]
                 values = channel[inside] if inside.any() else channel[channel > 0]
-                if values.numel() and float(values.median()) > 0:
-                    pet[k] = channel / values.median() - 1.0
+                median = float(values.median()) if values.numel() else 0.0
+                if not median > 0:
+                    where = f"{describe_sample(sample)}, key {PET_KEYS[k]}"
+                    raise ValueError(f"{where}: no uptake in the liver, its median is {median}")
+                pet[k] = channel / median - 1.0
             sample[key] = pet
         return sample
 

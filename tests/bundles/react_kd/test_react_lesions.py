@@ -40,7 +40,8 @@ def test_lesions_are_separate_and_inside_the_liver(seed: int) -> None:
     rng = np.random.default_rng(seed)
     lesions = draw_lesions(rng, LIVER, SPACING, seed % 3)
     assert 1 <= len(lesions) <= 4
-    assert all(8.0 <= max(lesion.radii_mm) <= 28.0 for lesion in lesions)
+    shortest, longest = DEFAULT_PARAMS.radius_mm
+    assert all(shortest <= max(lesion.radii_mm) <= longest for lesion in lesions)
     mass = mass_mask(lesions, LIVER, SPACING)
     _, parts = ndimage.label(mass, np.ones((3, 3, 3)))
     assert parts == len(lesions)

@@ -96,7 +96,7 @@ def test_missing_teacher_checkpoint(data: Path, tmp_path: Path) -> None:
 
 def test_teacher_checkpoint_of_another_architecture(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "wide.weights"
-    torch.save(Teacher(3, 48, {"feature_size": 12, "level": 1, "window_size": (4, 4, 4)}).state_dict(), path)
+    torch.save(Teacher(3, 48, {"feature_size": 24, "level": 1, "window_size": (4, 4, 4)}).state_dict(), path)
     with pytest.raises(ValueError, match="another architecture") as raised:
         train(data, tmp_path, **datalist(data), teacher_checkpoint=str(path))
     assert f"teacher_checkpoint: {path}" in str(raised.value)
