@@ -56,8 +56,9 @@ def simulate_low_dose(
     and on plane k of the input alone.
 
     A ray is one pixel wide, so the same ``photons`` mean more noise on a finer grid and less with more views.
-    A volume cropped inside the body has shorter rays, hence less noise. At 1e3 photons and below, many rays
-    through an abdomen count nothing; they are read as one photon, and the middle of the body turns dark.
+    A volume cropped inside the body has shorter rays, hence less noise. At 1e3 photons and below the
+    logarithm of few counts is biased upward, so the middle of an abdomen brightens; rays that count nothing
+    are read as one photon, which darkens it again at still lower doses.
 
     Args:
         volume_hu: CT, axial planes along the last axis.

@@ -77,6 +77,7 @@ def modality_bars(
                 ax.annotate(f"{value:.2f}", point, (0, 2), textcoords="offset points", ha="center", size=7.5)
     ax.set_xticks(range(len(conditions)), conditions)
     ax.set_ylim(0, 1.1)
+    ax.set_xlim(-0.5, len(conditions) - 0.5)
     ax.set_yticks(np.linspace(0, 1, 6))
     quiet(ax, "", metric, grid="y")
     if chance is not None:
