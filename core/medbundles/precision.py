@@ -84,6 +84,13 @@ class Precision:
             item = item.contiguous(memory_format=torch.channels_last_3d)
         return item
 
+    def batch(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Move the tensors of a batch, without image metadata; anything else stays as it is."""
+        plain = {
+            key: value.as_tensor() if hasattr(value, "as_tensor") else value for key, value in data.items()
+        }
+        return {key: self.to(value) if isinstance(value, Tensor) else value for key, value in plain.items()}
+
     def prepare(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, its 5-D weights in the memory format; returns the same module."""
         module.to(self.device)

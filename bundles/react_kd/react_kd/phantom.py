@@ -23,6 +23,7 @@ from medbundles.atomic import write_text
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from react_kd.cases import CLASSES
 from react_kd.lesions import (
     DEFAULT_PARAMS,
     LesionParams,
@@ -34,7 +35,6 @@ from react_kd.lesions import (
 )
 
 logger = logging.getLogger(__name__)
-CLASSES = ("well", "moderate", "poor")
 
 
 @dataclass(frozen=True)

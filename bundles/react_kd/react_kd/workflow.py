@@ -180,11 +180,7 @@ class GradingEvaluator(SupervisedEvaluator):
         self.precision, self.conditions = precision, tuple(conditions)
 
     def _iteration(self, engine: Any, batchdata: Batch) -> dict[str, Tensor]:
-        batch = {
-            key: self.precision.to(value.as_tensor() if hasattr(value, "as_tensor") else value)
-            for key, value in batchdata.items()
-            if isinstance(value, Tensor)
-        }
+        batch = self.precision.batch(batchdata)
         self.network.eval()
         with torch.no_grad():
             probs = {c: self._logits(batch, c).float().softmax(dim=1) for c in self.conditions}

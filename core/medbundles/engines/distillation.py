@@ -78,12 +78,7 @@ class DistillationTrainer(SupervisedTrainer):
         self.add_event_handler(Events.EPOCH_STARTED, lambda _: [freeze(t) for t in self.teachers])
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Tensor]:
-        batch = {
-            key: self.precision.to(value.as_tensor() if hasattr(value, "as_tensor") else value)
-            if isinstance(value, Tensor)
-            else value
-            for key, value in batchdata.items()
-        }
+        batch = self.precision.batch(batchdata)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.terms(self.module, batch, engine)
