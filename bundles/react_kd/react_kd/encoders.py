@@ -1,6 +1,7 @@
 """Feature encoders of the teachers and students: one tensor in, one feature map out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.nets import SegResNet
@@ -79,6 +80,23 @@ class SegResEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.levels(self.stem(x))
+
+
+ENCODERS: dict[str, type[SegResEncoder] | type[SwinEncoder]] = {
+    "segresnet": SegResEncoder,
+    "swin": SwinEncoder,
+}
+
+
+def make_encoder(name: str, **arguments: Any) -> SegResEncoder | SwinEncoder:
+    """The encoder `segresnet` or `swin` with its `out_channels`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"encoder must be one of {sorted(ENCODERS)}, got encoder={name!r}")
+    return ENCODERS[name](**arguments)
 
 
 class PooledHead(nn.Module):

@@ -108,7 +108,7 @@ def test_batches_have_the_stated_mix_and_use_all_cases_equally() -> None:
 def test_the_teacher_is_asked_about_the_flipped_input() -> None:
     cohort, teacher = make_cohort(2, 1), Teacher(**TEACHER).eval()
     cohort.pet_available[:] = True
-    said = training.teach_all(teacher, cohort)
+    said = training.teach_all(teacher, cohort)["all"]
     for code in range(8):
         axes = [axis for axis, step in ((2, 1), (3, 2), (4, 4)) if code & step]
         inputs = (x.flip(axes) for x in (cohort.image, cohort.pet, cohort.dose[:, :1]))
@@ -123,7 +123,7 @@ def test_the_teacher_is_asked_about_the_flipped_input() -> None:
 def test_all_methods_start_equal_and_see_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = make_cohort()
     teacher = Teacher(**TEACHER).eval()
-    said = {key: value.clone() for key, value in training.teach_all(teacher, cohort).items()}
+    said = {key: value.clone() for key, value in training.teach_all(teacher, cohort)["all"].items()}
     seen: list[Tensor] = []
     encode = training.Student.encode
 

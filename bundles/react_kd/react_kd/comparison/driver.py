@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from medbundles.atomic import replacing
 from medbundles.engines.checkpointing import load_weights
 
-from react_kd.comparison.cohort import Cohort, split, test_cohort, training_cohort
+from react_kd.comparison.cohort import split, test_cohort, training_cohort
 from react_kd.comparison.plan import BUDGETS, REGIMES, TEACHER, Budget, Run, fingerprint, runs
 from react_kd.comparison.summary import write_summary
 from react_kd.comparison.training import (
@@ -57,10 +58,13 @@ def main(form: str = "short", output: str = "", workers: int = 0, report: bool =
     todo = runs(budget)
     keys = sorted({(REGIMES[run.regime].label_noise, run.seed, run.fold) for run in todo})
     teachers = [key for key in keys if not _teacher_path(folder, *key).with_suffix(".json").is_file()]
-    students = [run for run in todo if not _student_path(folder, run).is_file()]
+    students = [run for run in todo if not _student_path(folder, run).is_file() and not _twin(run)]
     workers = workers or os.cpu_count() or 1
     _in_processes(_teacher_job, [(folder, budget, *key) for key in teachers], workers, "teachers")
     _in_processes(_student_job, [(folder, budget, run) for run in students], workers, "students")
+    for run in todo:
+        if (twin := _twin(run)) and not _student_path(folder, run).is_file():
+            write_json(_student_path(folder, run), json.loads(_student_path(folder, twin).read_text()))
     return str(write_summary(folder, budget))
 
 
@@ -92,12 +96,20 @@ def _in_processes(job: Callable[[Any], None], arguments: Iterable[Any], workers:
 
 
 def _teacher_job(argument: tuple[Path, Budget, float, int, int]) -> None:
+    """Train a teacher and keep what it says on the training cases of each regime it teaches in."""
     folder, budget, noise, seed, fold = argument
     path = _teacher_path(folder, noise, seed, fold)
-    train, validate = split(training_cohort(seed, budget), seed, fold, noise, ungraded=False)
+    cohort = training_cohort(seed, budget)
+    train, validate = split(cohort, seed, fold, noise, ungraded=False)
     teacher = train_teacher(train, budget, seed * 100 + fold)
     with replacing(path) as temporary:
         torch.save(teacher.state_dict(), temporary)
+    for name, regime in REGIMES.items():
+        if regime.label_noise == noise:
+            train, _ = split(cohort, seed, fold, noise, regime.ungraded)
+            for streams, said in teach_all(teacher, train).items():
+                with replacing(_said_path(folder, name, seed, fold, streams)) as temporary:
+                    torch.save(said, temporary)
     measured = {
         "validation": teacher_scores(teacher, validate),
         "test": teacher_scores(teacher, test_cohort(budget)),
@@ -116,30 +128,27 @@ def _student_job(argument: tuple[Path, Budget, Run]) -> None:
     teacher_auc = (validation["function"], validation["dose"])
     teacher = Teacher(**TEACHER)
     load_weights(teacher, weights, "teacher of the comparison")
-    said = _said(folder, teacher.eval(), run, train)
-    # Without teacher there is nothing to learn from an ungraded case.
-    use_ungraded = regime.ungraded and run.method != "ce"
+    streams = {"react_no_function_teacher": "no_function", "react_no_dose_teacher": "no_dose"}
+    kept = _said_path(folder, run.regime, run.seed, run.fold, streams.get(run.method, "all"))
+    said = torch.load(kept, weights_only=True)
     seed = run.seed * 100 + run.fold
-    student = train_student(run.method, train, said, budget, seed, teacher_auc, use_ungraded, teacher)
+    use_ungraded = regime.ungraded and run.method != "ce"
+    student = train_student(run.method, train, said, budget, seed, teacher_auc, use_ungraded, teacher.eval())
     test = test_cohort(budget)
     write_json(_student_path(folder, run), scores(student_probs(student, test), test.label))
 
 
-def _said(folder: Path, teacher: Teacher, run: Run, train: Cohort) -> dict[str, torch.Tensor]:
-    """What the teacher says on the training cases: said once and kept for the other methods."""
-    streams = (run.method != "react_no_function_teacher", run.method != "react_no_dose_teacher")
-    path = folder / "said" / f"{run.regime}-seed{run.seed}-fold{run.fold}.pt"
-    if streams == (True, True) and path.is_file():
-        return torch.load(path, weights_only=True)
-    said = {key: value.clone() for key, value in teach_all(teacher, train, streams).items()}
-    if streams == (True, True):
-        with replacing(path) as temporary:
-            torch.save(said, temporary)
-    return said
+def _twin(run: Run) -> Run | None:
+    """The run of clean labels that `ce` repeats among ungraded cases: without teacher these teach nothing."""
+    return replace(run, regime="few") if (run.regime, run.method) == ("ungraded", "ce") else None
 
 
 def _teacher_path(folder: Path, noise: float, seed: int, fold: int) -> Path:
     return folder / "teachers" / f"noise{noise:g}-seed{seed}-fold{fold}.pt"
+
+
+def _said_path(folder: Path, regime: str, seed: int, fold: int, streams: str) -> Path:
+    return folder / "said" / f"{regime}-seed{seed}-fold{fold}-{streams}.pt"
 
 
 def _student_path(folder: Path, run: Run) -> Path:

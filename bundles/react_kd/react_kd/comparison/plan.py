@@ -57,7 +57,7 @@ class Budget:
 
 
 BUDGETS = {
-    "short": Budget(seeds=2, folds=2, ablation_regimes=("ungraded",), steps=100, teacher_steps=160),
+    "short": Budget(seeds=2, folds=2, ablation_regimes=("ungraded",), steps=64, teacher_steps=160),
     "full": Budget(seeds=5, folds=3, ablation_regimes=tuple(REGIMES), steps=400, teacher_steps=600),
 }
 
@@ -99,4 +99,8 @@ def runs(budget: Budget) -> list[Run]:
 
 def fingerprint(budget: Budget) -> dict[str, Any]:
     """Everything a result depends on besides code; kept beside the results."""
-    return {"budget": asdict(budget), "student": STUDENT, "teacher": TEACHER, "react": REACT}
+    return {
+        "budget": asdict(budget), "student": STUDENT, "teacher": TEACHER, "react": REACT,
+        "regimes": {name: asdict(regime) for name, regime in REGIMES.items()},
+        "doses": DOSES, "teacher_doses": TEACHER_DOSES, "test_seed": TEST_SEED,
+    }  # fmt: skip

@@ -15,7 +15,7 @@ from react_kd.comparison.cohort import Cohort
 from react_kd.comparison.plan import DOSES, REACT, STUDENT, TEACHER, Budget
 from react_kd.losses import GradeLoss, ReactLoss
 from react_kd.metrics import calibration_error, classification_scores, confusion_matrix, roc_auc
-from react_kd.networks import Student, Teacher, copy_attention
+from react_kd.networks import Student, Teacher, copy_attention, masked_mean
 from react_kd.workflow import student_availability, teacher_availability
 
 FLIPS = [[axis + 2 for axis in range(3) if code >> axis & 1] for code in range(8)]
@@ -82,19 +82,31 @@ def train_teacher(cohort: Cohort, budget: Budget, seed: int) -> Teacher:
     return teacher
 
 
+# Which teachers speak: that of the tracers, that of the dose.
+STREAMS = {"all": (True, True), "no_function": (False, True), "no_dose": (True, False)}
+
+
 @torch.inference_mode()
-def teach_all(teacher: Teacher, cohort: Cohort, streams: tuple[bool, bool] = (True, True)) -> Said:
-    """What the teacher says of every case under all 8 flips (8, N, ...); `streams`: tracers, dose."""
+def teach_all(teacher: Teacher, cohort: Cohort) -> dict[str, Said]:
+    """What the teacher says of every case under all 8 flips (8, N, ...), for each choice in STREAMS.
+
+    Every case is encoded once, whatever the number of choices.
+    """
     available = teacher_availability({"pet_available": cohort.pet_available})
-    available = available & torch.tensor([streams[0], streams[0], streams[1]])
-    available[:, 2] |= ~available.any(dim=1)
-    said: dict[str, list[Tensor]] = {}
+    said: dict[str, dict[str, list[Tensor]]] = {name: {} for name in STREAMS}
     for code in range(8):
         for part in torch.arange(len(cohort)).split(16):
-            inputs = (flip(x[part], code) for x in (cohort.image, cohort.pet, cohort.dose[:, :1]))
-            for key, value in teacher(*inputs, available[part]).items():
-                said.setdefault(key, []).append(value.half() if key == "features" else value)
-    return {key: torch.cat(parts).unflatten(0, (8, len(cohort))) for key, parts in said.items()}
+            image, pet, dose = (flip(x[part], code) for x in (cohort.image, cohort.pet, cohort.dose[:, :1]))
+            maps = teacher.streams(image, pet, dose, available[part])
+            for name, (tracers, doses) in STREAMS.items():
+                chosen = available[part] & torch.tensor([tracers, tracers, doses])
+                chosen[:, 2] |= ~chosen.any(dim=1)
+                for key, value in teacher.say(maps, chosen).items():
+                    said[name].setdefault(key, []).append(value.half() if key == "features" else value)
+    shape = (8, len(cohort))
+    return {
+        name: {k: torch.cat(v).unflatten(0, shape) for k, v in kept.items()} for name, kept in said.items()
+    }
 
 
 def method_loss(method: str, teacher_auc: tuple[float, float]) -> nn.Module:
@@ -157,14 +169,18 @@ def student_probs(student: Student, cohort: Cohort) -> dict[str, Tensor]:
     """Probabilities (N, 3) per condition: CT alone at every dose, PET/CT, PET alone."""
     probs: dict[str, list[Tensor]] = {}
     precision = Precision("cpu")  # the memory format of the student's weights
-    for part in torch.arange(len(cohort)).split(30):
+    for part in torch.arange(len(cohort)).split(6):
         image, pet, dose = (precision.to(x[part]) for x in (cohort.image, cohort.pet, cohort.dose))
-        both = torch.cat([image, pet], dim=1)
-        only_pet = torch.tensor([False, True]).expand(len(part), 2)
-        views = {"petct": student(both), "pet": student(both, only_pet)}
-        views |= {_dose_name(level): student(dose[:, i : i + 1]) for i, level in enumerate(DOSES)}
-        for name, logits in views.items():
-            probs.setdefault(name, []).append(logits.softmax(dim=1))
+        maps = student.fusion.gated([student.ct(image), student.pet(pet)])
+        every = torch.ones(len(part), 2, dtype=torch.bool)
+        views = {
+            "petct": masked_mean(maps, every),
+            "pet": masked_mean(maps, every & torch.tensor([False, True])),
+        }
+        for i, level in enumerate(DOSES):
+            views[_dose_name(level)] = maps[0] if level is None else student.features(dose[:, i : i + 1])
+        for name, features in views.items():
+            probs.setdefault(name, []).append(student.head(features).softmax(dim=1))
     return {name: torch.cat(parts) for name, parts in probs.items()}
 
 
