@@ -114,9 +114,36 @@ def relation_gram(student: Tensor, teacher: Tensor, weight: Tensor | None = None
     return difference.square().sum() / max(difference.numel(), 1)
 
 
+@full_precision
+def relation_rows(student: Tensor, teacher: Tensor, *more: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over the batch of the distance ``||R(student)_i - R(teacher)_i||_2`` of Gram rows of length 1.
+
+    R(X) normalises the rows of ``X X^T``, X (B, C, ...) or (B, C). Further pairs ``student, teacher, ...``
+    are normalised jointly: a row of R then runs over all Gram matrices side by side, and the one with the
+    largest entries dominates (doi 10.3390/app152010974); ``weight`` only selects.
+
+    Raises:
+        ValueError: when a student comes without its teacher, or the batches differ.
+    """
+    if len(more) % 2:
+        raise ValueError(f"further blocks must be pairs of student and teacher, got {len(more)} tensors")
+    blocks = (student, teacher, *more)
+    pairs = [_counted(s, t, weight)[:2] for s, t in zip(blocks[::2], blocks[1::2], strict=True)]
+    rows_s, rows_t = (
+        F.normalize(torch.cat([_products(x) for x in side], dim=1), dim=1)
+        for side in zip(*pairs, strict=True)
+    )
+    distance = torch.linalg.vector_norm(rows_s - rows_t, dim=1)
+    return distance.sum() / max(len(distance), 1)
+
+
 def _gram(features: Tensor) -> Tensor:
+    return F.normalize(_products(features), dim=1)
+
+
+def _products(features: Tensor) -> Tensor:
     flat = features.flatten(1)  # (B, C*N)
-    return F.normalize(flat @ flat.mT, dim=1)
+    return flat @ flat.mT
 
 
 def _counted(student: Tensor, teacher: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

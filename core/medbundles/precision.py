@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -41,8 +42,8 @@ class Precision:
     Args:
         device: torch device or its name; None takes `best_device()`.
         amp: `auto` (see auto_dtype), `bf16`, `fp16` or `off`.
-        channels_last: keep 5-D tensors and 3-D convolutions in channels_last_3d (1.2-1.5 times faster on
-            CPU).
+        channels_last: keep images, volumes and convolutions in channels_last (3-D ones are 1.2-1.5 times
+            faster so on a CPU).
 
     Raises:
         ValueError: unknown `amp`; fp16 asked for on a CPU, where its gradients underflow without a scaler.
@@ -78,10 +79,10 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=enabled)
 
     def to(self, item: Tensor) -> Tensor:
-        """Move a tensor to the device; 5-D floating tensors take the memory format."""
+        """Move a tensor to the device; floating images and volumes (4-D, 5-D) take the memory format."""
         item = item.to(self.device, non_blocking=True)
-        if self.channels_last and item.ndim == 5 and item.is_floating_point():
-            item = item.contiguous(memory_format=torch.channels_last_3d)
+        if self.channels_last and item.ndim in _LAYOUTS and item.is_floating_point():
+            item = item.contiguous(memory_format=_LAYOUTS[item.ndim])
         return item
 
     def batch(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,10 +93,12 @@ class Precision:
         return {key: self.to(value) if isinstance(value, Tensor) else value for key, value in plain.items()}
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """Move a module to the device, its 5-D weights in the memory format; returns the same module."""
+        """Move a module to the device, its convolutions in the memory format; returns the same module."""
         module.to(self.device)
         if self.channels_last:
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            for part in module.modules():
+                if isinstance(part, nn.modules.conv._ConvNd) and part.weight.ndim in _LAYOUTS:
+                    part.to(memory_format=_LAYOUTS[part.weight.ndim])  # type: ignore[call-overload]
         return module
 
     def step(
@@ -104,16 +107,21 @@ class Precision:
         optimizer: torch.optim.Optimizer,
         parameters: Iterable[nn.Parameter] = (),
         clip: float | None = None,
+        clip_by: str = "norm",
     ) -> Tensor | None:
-        """Backward and one optimizer step through the scaler, with optional clipping of the gradient norm.
+        """Backward and one optimizer step through the scaler, with optional clipping of the gradient.
 
-        Returns that norm; when it is not finite the step is left out, so that the weights stay as they are.
+        `clip` bounds its norm, or with clip_by="value" every element. Returns the norm before clipping; when
+        it is not finite the step is left out, so that the weights stay as they are.
         """
         self.scaler.scale(loss).backward()
         norm = None
         if clip is not None:
             self.scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(list(parameters), clip)
+            trained = list(parameters)
+            norm = nn.utils.clip_grad_norm_(trained, clip if clip_by == "norm" else float("inf"))
+            if clip_by == "value":
+                nn.utils.clip_grad_value_(trained, clip)
             # The scaler does the same, and lowers its factor.
             if not self.scaler.is_enabled() and not norm.isfinite():
                 return norm

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from medbundles.distillation import attention_transfer, feature_mse, kd_kl, relation_gram
+from medbundles.distillation import attention_transfer, feature_mse, kd_kl, relation_gram, relation_rows
 from torch import Tensor, nn
 
-LOSSES = [kd_kl, attention_transfer, feature_mse, relation_gram]
+LOSSES = [kd_kl, attention_transfer, feature_mse, relation_gram, relation_rows]
 
 
 def batch(loss: Callable[..., Tensor], samples: int = 4) -> tuple[Tensor, Tensor]:
@@ -155,3 +155,30 @@ def test_relation_closed_form() -> None:
     grams = [x @ x.T for x in (student, teacher)]
     g_s, g_t = (g / g.norm(dim=1, keepdim=True) for g in grams)
     torch.testing.assert_close(relation_gram(student, teacher), (g_s - g_t).square().mean())
+
+
+def test_relation_rows_closed_form_of_one_block_and_of_two() -> None:
+    student, teacher, small_s, small_t = (torch.randn(4, width) for width in (6, 5, 3, 3))
+    joint = [torch.cat([x @ x.T, y @ y.T], 1) for x, y in ((student, small_s), (teacher, small_t))]
+    for grams, value in (
+        ([student @ student.T, teacher @ teacher.T], relation_rows(student, teacher)),
+        (joint, relation_rows(student, teacher, small_s, small_t)),
+    ):
+        g_s, g_t = (g / g.norm(dim=1, keepdim=True) for g in grams)
+        torch.testing.assert_close(value, sum((g_s - g_t).norm(dim=1)) / 4)
+
+
+def test_relation_rows_is_blind_to_the_scale_of_one_block_but_not_of_two() -> None:
+    student, teacher, small_s, small_t = (torch.randn(4, width) for width in (6, 5, 3, 3))
+    torch.testing.assert_close(relation_rows(9 * student, teacher), relation_rows(student, teacher))
+    swamped = relation_rows(1e3 * student, 1e3 * teacher, small_s, small_t)
+    torch.testing.assert_close(swamped, relation_rows(student, teacher), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="pairs"):
+        relation_rows(student, teacher, small_s)
+
+
+def test_relation_rows_has_a_finite_gradient_where_student_and_teacher_agree() -> None:
+    student = torch.randn(4, 6, requires_grad=True)
+    relation_rows(student, student.detach().clone()).backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from pathlib import Path
@@ -31,14 +32,14 @@ class Run:
         torch.manual_seed(3)
         self.network = nn.Linear(width, 1)
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.1)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, epochs=4, steps_per_epoch=2)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, epochs=4, steps_per_epoch=2)
 
         def step(engine: Engine, batch: int) -> dict[str, Tensor]:
             optimizer.zero_grad()
             loss = (self.network(torch.rand(4, width)) - 1).square().mean()
             loss.backward()
             optimizer.step()
-            scheduler.step()
+            self.scheduler.step()
             return {"loss": loss.detach()}
 
         self.trainer = Engine(step)
@@ -47,8 +48,9 @@ class Run:
         EpochSeed(0).attach(self.trainer)
         if scores:
             self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self.evaluator.run([0]))
-        TermLogger("net", folder, self.evaluator, progress=False).attach(self.trainer)
-        state = {"optimizer": optimizer, "scheduler": scheduler}
+        self.logger = TermLogger("net", folder, self.evaluator, progress=False)
+        self.logger.attach(self.trainer)
+        state = {"optimizer": optimizer, "scheduler": self.scheduler}
         self.checkpointing = Checkpointing(
             folder, "net", self.network, state, self.evaluator, "score", settings, resume
         )
@@ -102,6 +104,23 @@ def test_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     )
     run()
     assert torch.equal(torch.load(tmp_path / "net.pt", weights_only=True)["weight"], weights[1])
+
+
+def test_a_second_run_of_the_same_trainer_has_files_and_a_best_of_its_own(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    begin = copy.deepcopy(run.scheduler.state_dict())
+    run()
+    run.scheduler.load_state_dict(begin)
+    first = (tmp_path / "net.pt").read_bytes()
+    run.checkpointing.restart("again")
+    run.logger.restart("again")
+    run.trainer.state.epoch = run.trainer.state.iteration = 0
+    run()
+    assert (tmp_path / "net.pt").read_bytes() == first
+    assert (tmp_path / "again.pt").read_bytes() != first
+    assert (run.checkpointing.best, run.checkpointing.best_epoch) == (0.9, 2)
+    again = [json.loads(line) for line in (tmp_path / "again_history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in again] == [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("scores", [(), (float("nan"),) * 4], ids=["never validated", "undefined metric"])

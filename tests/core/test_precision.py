@@ -74,6 +74,9 @@ def test_module_and_images_take_the_memory_format() -> None:
     assert torch.equal(moved, image)
     label = torch.zeros(2, dtype=torch.int64)
     assert precision.to(label) is label
+    mixed = precision.prepare(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 3), nn.Linear(4, 2)))
+    assert mixed[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[union-attr]
+    assert precision.to(torch.rand(2, 3, 5, 6)).is_contiguous(memory_format=torch.channels_last)
     plain = Precision(CPU, "off", channels_last=False)
     assert plain.to(image).is_contiguous()
     assert plain.prepare(nn.Conv3d(2, 4, 3)).weight.is_contiguous()
@@ -100,6 +103,17 @@ def test_step_clips_the_gradient_norm() -> None:
     assert norm is not None
     assert norm > 0.5
     torch.testing.assert_close((after - before).norm(), torch.tensor(0.5))
+
+
+def test_step_clips_every_element_of_the_gradient() -> None:
+    network = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    before = network.weight.detach().clone()
+    loss = 1e3 * network(torch.rand(4, 3)).square().sum()
+    norm = Precision(CPU, "off").step(loss, optimizer, network.parameters(), clip=0.1, clip_by="value")
+    assert norm is not None
+    assert norm > 0.1
+    torch.testing.assert_close((network.weight - before).abs(), torch.full((2, 3), 0.1))
 
 
 def test_step_leaves_the_weights_when_the_gradient_is_not_finite() -> None:

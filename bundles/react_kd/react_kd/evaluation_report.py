@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from medbundles.report import HtmlReport
+from medbundles.tables import write_csv, write_json
 from numpy.typing import NDArray
 
 from react_kd.cases import PET_KEYS
 from react_kd.evaluation_conditions import EvaluationSplit
 from react_kd.evaluation_sections import EvaluationPage, Row, interval, title_of
 from react_kd.metrics import N_BINS
-from react_kd.tables import prediction_rows, write_csv, write_json
+from react_kd.tables import prediction_rows
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from medbundles.figure_style import COLORS, INK, LINE, SOFT, frame, legend, line_style, quiet
+from medbundles.figures import comparison_forest, learning_curves
 from numpy.typing import ArrayLike
 
-from react_kd.figure_style import COLORS, INK, LINE, SOFT, frame, legend, line_style, quiet
 from react_kd.image_figures import cam_overlay, region_graph_panel
 from react_kd.metrics import value_and_interval
-from react_kd.sweep_figures import comparison_forest, dose_curve, modality_bars
+from react_kd.sweep_figures import dose_curve, modality_bars
 
 __all__ = [
     "cam_overlay", "comparison_forest", "confusion", "decision_curve", "dose_curve", "learning_curves",
@@ -117,43 +117,6 @@ def reliability(evaluation: Mapping[str, Any], *, subtitle: str = "") -> Figure:
     legend(ax, loc="upper left", markerscale=0.6)
     counts.bar(edges[:-1], bins["count"], np.diff(edges), align="edge", color=COLORS[0], ec="white", lw=0.8)
     quiet(counts, "confidence of the predicted class", "cases", grid="y")
-    return figure
-
-
-def learning_curves(
-    history: Sequence[Mapping[str, float | None]],
-    *,
-    losses: Sequence[str],
-    metrics: Sequence[str],
-    title: str = "Training",
-    subtitle: str = "",
-) -> Figure:
-    """Losses and validation metrics over the epochs: rows with `epoch` and the named columns.
-
-    A line bridges missing values and nan. The epoch with the highest first metric is marked.
-    """
-    epochs = np.array([row["epoch"] for row in history], dtype=float)
-    height = 2.9 + 0.2 * math.ceil(max(len(losses), len(metrics) + 1) / 2)
-    figure, panels = frame(f"{title}, {len(epochs)} epochs", subtitle, height, columns=2)
-    for ax, names, heading in zip(panels, (losses, metrics), ("training loss", "validation"), strict=True):
-        for i, name in enumerate(names):
-            values = np.array([row.get(name) for row in history], dtype=float)
-            known = ~np.isnan(values)
-            marker = "." if known.sum() < 40 else None
-            ax.plot(epochs[known], values[known], **line_style(i), lw=1.5, marker=marker, label=name)
-            if ax is panels[1] and i == 0 and known.any():
-                best = int(np.nanargmax(values))
-                label = f"best: {values[best]:.3f}, epoch {epochs[best]:.0f}"
-                ax.axvline(epochs[best], color=LINE, lw=1.5, zorder=0)
-                ax.plot(epochs[best], values[best], "o", mfc="none", mec=INK, ms=9, label=label)
-        quiet(ax, "epoch", "", heading)
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        margin = 0.5 + 0.02 * np.ptp(epochs)  # also of a single epoch
-        ax.set_xlim(epochs.min() - margin, epochs.max() + margin)
-        if names:
-            legend(
-                ax, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False, columnspacing=1
-            )
     return figure
 
 

@@ -15,9 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from medbundles.figure_style import COLORS, INK, REPORT_WIDTH, frame, quiet
 from numpy.typing import ArrayLike, NDArray
 
-from react_kd.figure_style import COLORS, INK, REPORT_WIDTH, frame, quiet
 from react_kd.slice_view import extent, mark_sides, outline, radiological, show
 
 Array = NDArray[np.float64]

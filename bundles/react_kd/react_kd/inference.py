@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from medbundles.engines.checkpointing import load_weights
+from medbundles.folders import check_writable
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
@@ -29,7 +30,7 @@ from react_kd.ct_space import CTSpace
 from react_kd.explain import BETA, Explanation, explain, stream_spread
 from react_kd.fingerprint import hash_case, hash_transforms
 from react_kd.networks import Student
-from react_kd.validation import check_writable, validate_cases
+from react_kd.validation import validate_cases
 from react_kd.workflow import student_availability
 
 __all__ = ["CaseDataset", "Predictor", "cases_from", "load_student"]

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from medbundles.resampling import Floats, bootstrap_weights, percentile_interval
 from numpy.typing import ArrayLike, NDArray
-
-from react_kd.resampling import Floats, bootstrap_weights, paired_difference, percentile_interval
 
 __all__ = [
     "brier_score", "calibration_error", "classification_scores", "confusion_matrix", "evaluate",
-    "net_benefit", "paired_difference", "reliability_bins", "roc_auc", "value_and_interval",
+    "net_benefit", "reliability_bins", "roc_auc", "value_and_interval",
 ]  # fmt: skip
 
 N_BINS = 15

@@ -166,11 +166,11 @@ class Teacher(nn.Module):
         self,
         classes: int = 3,
         channels: int = 128,
-        encoder: str = "swin",
         encoder_args: dict[str, Any] | None = None,
         pool: str = "avg",
         hidden: int = 0,
         dropout: float = 0.0,
+        encoder: str = "swin",
     ) -> None:
         super().__init__()
         args = encoder_args or {}

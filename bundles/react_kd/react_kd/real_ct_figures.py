@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from medbundles.figure_style import COLORS, INK, REPORT_WIDTH, frame, quiet
 from numpy.typing import NDArray
 
-from react_kd.figure_style import COLORS, INK, REPORT_WIDTH, frame, quiet
 from react_kd.image_figures import ABDOMEN_HU, OUTLINE
 from react_kd.slice_view import extent, mark_sides, outline, show
 

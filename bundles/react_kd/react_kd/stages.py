@@ -14,13 +14,14 @@ from ignite.engine import Engine
 from medbundles.atomic import write_text
 from medbundles.engines import Checkpointing, EarlyStop, EpochSeed, TermLogger
 from medbundles.engines.checkpointing import load_weights
+from medbundles.folders import check_free_space, check_writable
 from medbundles.precision import Precision
 from monai.handlers import ValidationHandler
 
 from react_kd import phantom
 from react_kd.data import fill_cache, read_datalist
 from react_kd.networks import Student, Teacher, copy_attention
-from react_kd.validation import check_free_space, check_writable, validate_cases
+from react_kd.validation import validate_cases
 from react_kd.workflow import GradingEvaluator, one_cycle, teacher_trainer
 
 logger = logging.getLogger(__name__)

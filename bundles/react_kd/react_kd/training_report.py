@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medbundles.figures import learning_curves
 from medbundles.report import HtmlReport
-
-from react_kd.figures import learning_curves
 
 TERMS = ("loss", "fused", "function", "dose", "task", "logits", "node", "edge", "gw")
 

@@ -6,8 +6,6 @@ All problems of a cohort come in one error, each with case, key and file.
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,30 +50,6 @@ def validate_cases(
         problems += [p for case in cases for p in _image_problems(case, facts, classes, allow_no_lesion)]
     if problems:
         raise ValueError("\n  ".join([f"{len(problems)} problems in the data:", *problems]))
-
-
-def check_writable(folder: str | Path) -> Path:
-    """Create a folder, write and remove a file in it, and return it; OSError naming it when that fails."""
-    folder = Path(folder).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
-    except OSError as error:
-        raise OSError(f"output folder must be writable, got {folder}: {error.strerror or error}") from error
-    return folder
-
-
-def check_free_space(folder: str | Path, needed_bytes: float) -> None:
-    """Raise OSError when the disk of `folder`, which may not exist yet, has less than `needed_bytes` free."""
-    folder = Path(folder).expanduser().absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed_bytes:
-        needed, left = needed_bytes / 2**20, free / 2**20
-        raise OSError(
-            f"output folder {folder} needs {needed:.0f} MiB of free space, its disk has {left:.0f} MiB"
-        )
 
 
 def _default_cache() -> Path:

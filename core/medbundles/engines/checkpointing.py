@@ -94,13 +94,17 @@ class Checkpointing:
         fingerprint: Mapping[str, Any] | None = None,
         resume: bool = True,
     ) -> None:
-        self.best_path = Path(directory) / f"{name}.pt"
-        self.resume_path = Path(directory) / f"{name}_resume.pt"
+        self.directory = Path(directory)
         self.model, self.state, self.evaluator, self.metric = model, dict(state), evaluator, metric
         self.fingerprint = repr(sorted((fingerprint or {}).items()))
         self.resume = resume
-        self.best = -float("inf")
-        self.best_epoch = 0
+        self.restart(name)
+
+    def restart(self, name: str) -> None:
+        """Begin another run of the same trainer, whose files are called `name`."""
+        self.best_path = self.directory / f"{name}.pt"
+        self.resume_path = self.directory / f"{name}_resume.pt"
+        self.best, self.best_epoch = -float("inf"), 0
 
     def attach(self, trainer: Engine) -> None:
         trainer.add_event_handler(Events.STARTED, self._load)

@@ -36,7 +36,7 @@ class DistillationTrainer(SupervisedTrainer):
             device.
         teachers: modules that are frozen when the run starts and kept in eval mode.
         lr_scheduler: stepped after every iteration.
-        clip: largest gradient norm, None for no clipping.
+        clip, clip_by: largest gradient `norm`, or `value` of an element; None for no clipping.
         forward: makes the module that distributed training wraps from `network`, when the loss needs more
             than `network(...)` returns.
         train_handlers: further handlers.
@@ -53,6 +53,7 @@ class DistillationTrainer(SupervisedTrainer):
         teachers: Sequence[nn.Module] = (),
         lr_scheduler: Any = None,
         clip: float | None = 1.0,
+        clip_by: str = "norm",
         forward: Callable[[Any], nn.Module] | None = None,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
@@ -66,7 +67,10 @@ class DistillationTrainer(SupervisedTrainer):
             train_handlers=train_handlers,
             decollate=False,
         )
-        self.precision, self.terms, self.lr_scheduler, self.clip = precision, terms, lr_scheduler, clip
+        if clip_by not in ("norm", "value"):
+            raise ValueError(f"clip_by must be 'norm' or 'value', got {clip_by=}")
+        self.precision, self.terms, self.lr_scheduler = precision, terms, lr_scheduler
+        self.clip, self.clip_by = clip, clip_by
         self.teachers = [precision.prepare(teacher) for teacher in teachers]
         self.module = forward(network) if forward else network
         if idist.get_world_size() > 1:
@@ -84,7 +88,7 @@ class DistillationTrainer(SupervisedTrainer):
         terms = self.terms(self.module, batch, engine)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         check_finite({"loss": total, **terms}, engine)
-        norm = self.precision.step(total, self.optimizer, self.network.parameters(), self.clip)
+        norm = self.precision.step(total, self.optimizer, self.network.parameters(), self.clip, self.clip_by)
         if norm is not None and not self.precision.scaler.is_enabled():
             check_finite({**terms, "gradient_norm": norm}, engine)
         if self.lr_scheduler is not None:

@@ -36,9 +36,12 @@ class EarlyStop:
 
     def __init__(self, evaluator: Engine, metric: str, patience: int, min_delta: float = 0.0) -> None:
         self.evaluator, self.metric, self.patience, self.min_delta = evaluator, metric, patience, min_delta
-        self.best = -float("inf")
-        self.waited = 0
+        self.best, self.waited = -float("inf"), 0
         self.trainer: Engine | None = None
+
+    def restart(self, name: str) -> None:
+        """Begin another run of the same trainer, called `name`."""
+        self.best, self.waited = -float("inf"), 0
 
     def attach(self, trainer: Engine) -> None:
         self.trainer = trainer

@@ -27,12 +27,16 @@ class TermLogger:
     def __init__(
         self, name: str, output_dir: str | Path, evaluator: Engine | None = None, progress: bool = True
     ) -> None:
-        self.name, self.output_dir, self.evaluator = name, Path(output_dir), evaluator
-        self.progress = progress
-        self.history = self.output_dir / f"{name}_history.jsonl"
+        self.output_dir, self.evaluator, self.progress = Path(output_dir), evaluator, progress
+        self.restart(name)
         self._sums: dict[str, float] = defaultdict(float)
         self._count = 0
         self._writer: Any = None
+
+    def restart(self, name: str) -> None:
+        """Begin another run of the same trainer, logged as `name`."""
+        self.name = name
+        self.history = self.output_dir / f"{name}_history.jsonl"
 
     def attach(self, trainer: Engine) -> None:
         if idist.get_rank() != 0:

@@ -180,7 +180,7 @@ def test_a_comparison_is_written_and_goes_on_where_it_stopped(
             done.append(title)
             job(argument)
 
-    monkeypatch.setattr(driver, "_in_processes", here)
+    monkeypatch.setattr(driver, "run_in_processes", here)
     main("tiny", str(out), workers=1)
     assert done == ["students"]
     assert json.loads(lost.read_text()) == before

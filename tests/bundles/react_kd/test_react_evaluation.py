@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from medbundles.tables import read_csv
 from react_evaluation_runs import LEVELS, MODELS, SIZE, networks, run, workflow, write_cohort
 from react_kd.data import read_datalist
 from react_kd.evaluation_conditions import CT, PET, PETCT, DoseSweep
-from react_kd.tables import read_csv
 from react_kd.transforms import preprocessing
 from sklearn.metrics import roc_auc_score
 

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from medbundles.tables import write_json
 from react_kd import figures, metrics
-from react_kd.tables import write_json
 
 CLASSES = ["well", "moderate", "poor"]
 NOTE = "Simulated cohort, " + "long words about where the cases come from, " * 4

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from medbundles.resampling import bootstrap_weights
 from monai.metrics import CalibrationErrorMetric, compute_roc_auc
 from react_kd import metrics
-from react_kd.resampling import bootstrap_weights
 from scipy import stats
 from sklearn import metrics as reference
 

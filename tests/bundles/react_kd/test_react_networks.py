@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from react_kd.encoders import PooledHead, SwinEncoder
-from react_kd.networks import Student, Teacher, masked_mean
+from react_kd.encoders import PooledHead, SegResEncoder, SwinEncoder
+from react_kd.networks import Student, Teacher, encode_rows, masked_mean
 from react_kd.workflow import teach
 from react_tiny_networks import BOTH, CT, PET, SIZE, SWIN, make_batch, make_student
 
@@ -103,3 +103,23 @@ def test_odd_sizes(encoder: str, size: tuple[int, int, int]) -> None:
 def test_bad_input(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("wanted", [[1, 0, 1, 1], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+def test_a_stream_encoded_only_where_it_is_there_gives_the_same(wanted: list[int]) -> None:
+    encoder = SegResEncoder(2, init_filters=8, blocks_down=(1, 1))
+    x, rows = torch.randn(4, 2, 8, 8, 8), torch.tensor(wanted, dtype=torch.bool)
+    seen: list[int] = []
+    encoder.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    part = encode_rows(encoder, x, rows)
+    assert seen == [max(2, sum(wanted))]
+    torch.testing.assert_close(part[rows], encoder(x)[rows])
+    part[rows].sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+def test_a_student_in_training_sees_what_it_sees_in_use() -> None:
+    student = Student(channels=8, encoder_args={"init_filters": 8, "blocks_down": (1, 1)})
+    image, available = torch.randn(3, 3, 8, 8, 8), torch.tensor([[True, False], [False, True], [True, True]])
+    in_training = student.train()(image, available)
+    torch.testing.assert_close(in_training, student.eval()(image, available))

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from medbundles.folders import check_free_space, check_writable
 from react_case_files import AFFINE, LIVER, MASS, PET_AFFINE, SHAPE, ct, pet, save, write_case, write_dicom
 from react_kd import file_facts
-from react_kd.validation import check_free_space, check_writable, validate_cases
+from react_kd.validation import validate_cases
 
 TRAINING = ("image", "liver", "mass")
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from medbundles.atomic import replacing
 from medbundles.engines.checkpointing import load_weights
+from medbundles.processes import run_in_processes
+from medbundles.tables import write_json
 
 from react_kd.comparison.cohort import split, test_cohort, training_cohort
 from react_kd.comparison.plan import BUDGETS, REGIMES, TEACHER, Budget, Run, fingerprint, runs
@@ -28,7 +25,6 @@ from react_kd.comparison.training import (
     train_teacher,
 )
 from react_kd.networks import Teacher
-from react_kd.tables import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +55,8 @@ def main(form: str = "short", output: str = "", workers: int = 0, report: bool =
     keys = sorted({(REGIMES[run.regime].label_noise, run.seed, run.fold) for run in todo})
     teachers = [key for key in keys if not _teacher_path(folder, *key).with_suffix(".json").is_file()]
     students = [run for run in todo if not _student_path(folder, run).is_file() and not _twin(run)]
-    workers = workers or os.cpu_count() or 1
-    _in_processes(_teacher_job, [(folder, budget, *key) for key in teachers], workers, "teachers")
-    _in_processes(_student_job, [(folder, budget, run) for run in students], workers, "students")
+    run_in_processes(_teacher_job, [(folder, budget, *key) for key in teachers], workers, "teachers")
+    run_in_processes(_student_job, [(folder, budget, run) for run in students], workers, "students")
     for run in todo:
         if (twin := _twin(run)) and not _student_path(folder, run).is_file():
             write_json(_student_path(folder, run), json.loads(_student_path(folder, twin).read_text()))
@@ -74,25 +69,6 @@ def _claim(folder: Path, budget: Budget) -> None:
     if path.is_file() and json.loads(path.read_text()) != plan:
         raise ValueError(f"{folder} holds results of other settings; give another --output or remove it")
     write_json(path, plan)
-
-
-def _in_processes(job: Callable[[Any], None], arguments: Iterable[Any], workers: int, title: str) -> None:
-    from tqdm import tqdm
-
-    arguments = list(arguments)
-    if not arguments:
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        futures = [pool.submit(job, argument) for argument in arguments]
-        try:
-            for future in tqdm(as_completed(futures), total=len(futures), desc=title, ncols=110):
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _teacher_job(argument: tuple[Path, Budget, float, int, int]) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from medbundles.atomic import write_text
+from medbundles.figures import comparison_forest
 from medbundles.report import HtmlReport, save_figure
+from medbundles.resampling import paired_difference
+from medbundles.tables import markdown_table
 
 from react_kd.comparison.plan import ABLATIONS, DOSES, METHODS, REGIMES, Budget, Run, runs
-from react_kd.figures import comparison_forest, dose_curve, modality_bars
-from react_kd.metrics import paired_difference
-from react_kd.tables import markdown_table
+from react_kd.figures import dose_curve, modality_bars
 
 Results = Mapping[Run, Mapping[str, float]]
 Row = dict[str, Any]

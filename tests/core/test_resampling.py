@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from react_kd.resampling import bootstrap_weights, paired_difference, percentile_interval
+from medbundles.resampling import bootstrap_weights, paired_difference, percentile_interval
 from scipy import stats
 
 
