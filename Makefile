@@ -4,6 +4,7 @@ VENV ?= .venv
 # One build of torch for everybody; on a CUDA machine set TORCH to the build you use.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+SAMPLES := chest_ct hepatocellular_table lung_ct_rtstruct chest_xray_reports chest_xray_jpeg chest_xray_dicom
 
 .PHONY: train test slow lint bench clean
 
@@ -11,9 +12,7 @@ train: $(VENV)/.base
 	. $(BIN)/activate && python -m monai.bundle run training --config_file bundles/react_kd/configs/train.json
 
 test: $(VENV)/.test
-	$(BIN)/medbundles samples fetch chest_ct
-	$(BIN)/medbundles samples fetch hepatocellular_table
-	$(BIN)/medbundles samples fetch lung_ct_rtstruct
+	for name in $(SAMPLES); do $(BIN)/medbundles samples fetch $$name || exit 1; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/.test
