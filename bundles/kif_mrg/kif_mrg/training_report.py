@@ -1,0 +1,41 @@
+"""The page a training run leaves behind: every round, how it went, which one was taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medbundles.figures import learning_curves
+from medbundles.report import HtmlReport
+from medbundles.tables import write_json
+
+TERMS = ("loss", "lm", "cls", "seq", "rel")
+NOTE = (
+    "val_ce_f1: example-based F1 of the findings stated in the generated reports, read by the rule labeler, "
+    "against those in the true reports; the best epoch and round were chosen on these validation cases."
+)
+
+
+def write_training_report(output_dir: Path, summary: Mapping[str, Any]) -> Path:
+    """Write `<output_dir>/training.html` and `rounds.json`: metrics and learning curves of every round."""
+    write_json(output_dir / "rounds.json", summary)
+    page = HtmlReport("KIF-ISD training", f"{len(summary['rounds'])} rounds, round {summary['best']} taken")
+    page.paragraph(NOTE)
+    page.table(summary["rounds"], "Best epoch of every round, on the validation cases")
+    for row in summary["rounds"]:
+        name = f"round{row['round']}"
+        path = output_dir / f"{name}_history.jsonl"
+        if not path.is_file():
+            continue
+        history = [json.loads(line) for line in path.read_text().splitlines()]
+        losses = [term for term in TERMS if term in history[0]]
+        metrics = [key for key in history[0] if key.startswith("val_")]
+        taught = f"with round {row['round'] - 1} as teacher" if row["round"] else "without a teacher"
+        page.heading(f"Round {row['round']}, {taught}")
+        page.figure(
+            learning_curves(history, losses=losses, metrics=metrics, title=f"Round {row['round']}"),
+            f"Weighted loss terms and validation metrics of round {row['round']}",
+        )
+    return Path(page.save(output_dir / "training.html"))
