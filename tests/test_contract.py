@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_the_discovered_bundles_are_the_folders_of_the_repository(monkeypatch: p
     folders = {file.parents[1].name: file.parents[1] for file in ROOT.glob("bundles/*/configs/metadata.json")}
     found = medbundles.discover()
     assert {name: info.root for name, info in found.items()} == folders
-    assert set(found) == {"react_kd"}
+    assert set(found) == {"react_kd", "kif_mrg"}
     assert not [info.error for info in found.values() if info.error]
 
 
@@ -88,20 +89,31 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(name: str) 
     assert all(p.grad is None for p in network.parameters() if not p.requires_grad)
 
 
-def test_two_bundles_in_one_process_keep_their_own_networks(
+def test_bundles_in_one_process_keep_their_own_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scaffold("contract_second", tmp_path / "plugins")
+    scaffold("contract_third", tmp_path / "plugins")
     monkeypatch.setenv("MEDBUNDLES_PATH", str(tmp_path / "plugins"))
-    names = ("react_kd", "contract_second", "react_kd", "contract_second")
-    networks = [loaded(name).network_def for name in names]
-    for name, network in zip(names, networks, strict=True):
-        assert type(network).__module__ == f"{name}.networks"
-    first, second, first_again, second_again = networks
-    assert type(first) is type(first_again)
-    assert type(second) is type(second_again)
-    assert first.state_dict().keys() != second.state_dict().keys()
-    with torch.inference_mode():
-        assert first.eval()(image("react_kd")).shape == (2, 3)
-        x = image("contract_second")
-        assert second.eval()(x).shape == (2, 2, *x.shape[2:])
+    answers = {"react_kd": (2, 3), "kif_mrg": (2, 4, 18), "contract_third": None}
+    networks, again = ({name: loaded(name).network_def.eval() for name in answers} for _ in range(2))
+    for name, shape in answers.items():
+        network = networks[name]
+        assert type(network).__module__.split(".")[0] == name
+        assert type(network) is type(again[name])
+        x = image(name)
+        with torch.inference_mode():
+            assert network(x).shape == (shape or (2, 2, *x.shape[2:]))
+    keys = [frozenset(network.state_dict()) for network in networks.values()]
+    assert len(set(keys)) == len(keys)
+
+
+def test_two_trainings_in_one_process_keep_their_own_settings() -> None:
+    """Both are put together side by side, each of its own parts and by its own numbers."""
+    names = ("react_kd", "kif_mrg")
+    parsers = {name: medbundles.load(name, "training").parser for name in names}
+    for name in (*names, *names):
+        parsed = {key: parsers[name].get_parsed_content(key) for key in ("network_def", "loss", "precision")}
+        own = {key: type(value).__module__.split(".")[0] for key, value in parsed.items()}
+        assert own == {"network_def": name, "loss": name, "precision": "medbundles"}
+        written = json.loads((medbundles.get(name).root / "configs" / "train.json").read_text())
+        assert [parsers[name].get(key) for key in ("lr", "epochs")] == [written["lr"], written["epochs"]]

@@ -1,1 +1,1 @@
-"""KIF-ISD: chest X-ray reports from a knowledge graph, refined by self-distillation (doi 10.3390/app152010974)."""
+"""KIF-ISD: chest X-ray reports by a knowledge graph and self-distillation (doi 10.3390/app152010974)."""

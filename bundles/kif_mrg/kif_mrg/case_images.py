@@ -12,6 +12,7 @@ from monai.transforms import Compose
 
 from kif_mrg.case_sources import Case
 from kif_mrg.images import read_image
+from kif_mrg.memory_backends import AT_LEAST
 
 
 class ImageCases(Dataset):
@@ -25,7 +26,8 @@ class ImageCases(Dataset):
         try:
             image = torch.as_tensor(self.transform({"image_path": paths})["image"])  # type: ignore[misc]
             views = len(image) if image.dim() == 4 else 1
-            pictures = [read_image(paths[min(view, len(paths) - 1)]) for view in range(views)]
+            # As large as they were when the report memory was built: retrieval must not differ from training.
+            pictures = [read_image(paths[min(view, len(paths) - 1)], AT_LEAST) for view in range(views)]
         except Exception as error:  # noqa: BLE001 - files can be broken in any way; it is reported
             return {"index": index, "error": one_line(error)}
         return {"index": index, "image": image, "pictures": pictures}

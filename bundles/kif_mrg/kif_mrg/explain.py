@@ -6,10 +6,11 @@ Grad-CAM: Selvaraju et al., ICCV 2017 (arXiv 1610.02391).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from medbundles.text.labeler import POSITIVE
 from torch import Tensor
 
 from kif_mrg.conditions import CONDITIONS, NODE_OF
@@ -17,7 +18,6 @@ from kif_mrg.diagnosis import DiagnosisNet
 from kif_mrg.graph import NODES
 from kif_mrg.networks import KifReporter
 
-POSITIVE = 1
 NO_FINDING = CONDITIONS.index("no_finding")  # nothing seen has no place in the image
 
 
@@ -31,20 +31,21 @@ class Evidence:
     grad_cam: Tensor  # (V, h, w) with maximum 1, or 0 everywhere
 
 
-def findings_to_show(probabilities: Tensor, states: Tensor, least: int = 3, most: int = 4) -> list[int]:
+def findings_to_show(
+    positive: Mapping[int, float], states: Mapping[int, int], least: int = 3, most: int = 4
+) -> list[int]:
     """Indices of the findings stated positive, the most probable first, filled up to `least` with the next.
 
     Args:
-        probabilities: (4, C) of the states.
-        states: (C,) as stated.
+        positive: probability of the state positive, by the index of the condition.
+        states: as stated, of the same conditions.
         least: how many to show when fewer are positive.
         most: how many to show at most.
     """
-    ranked = probabilities[POSITIVE].argsort(descending=True).tolist()
-    ranked = [index for index in ranked if index != NO_FINDING]
-    positive = [index for index in ranked if int(states[index]) == POSITIVE]
-    others = [index for index in ranked if index not in positive]
-    return (positive + others[: max(least - len(positive), 0)])[:most]
+    ranked = sorted((index for index in positive if index != NO_FINDING), key=lambda index: -positive[index])
+    stated = [index for index in ranked if states[index] == POSITIVE]
+    others = [index for index in ranked if index not in stated]
+    return (stated + others[: max(least - len(stated), 0)])[:most]
 
 
 def explain(

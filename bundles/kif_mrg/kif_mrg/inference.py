@@ -172,17 +172,17 @@ class ReportWriter(SupervisedEvaluator):
 
     def _row(self, case: Case, said: Mapping[str, Any], i: int, retrieved: Sequence[int]) -> Row:
         chances = said["class_logits"][i].float().softmax(dim=0).T.tolist()  # C rows of 4
-        names = CONDITIONS[: len(chances)]
-        stated = [STATE_NAMES[state] for state in said["states"][i].tolist()]
+        known = self.network.known().tolist()  # type: ignore[operator]
+        places = [c for c, is_known in enumerate(known) if is_known]
         return {
             "id": case["id"],
             "study_id": case["study_id"],
             "image": case["image_path"],
             "report": said["reports"][i],
-            "states": dict(zip(names, stated, strict=True)),
+            "states": {CONDITIONS[c]: STATE_NAMES[int(said["states"][i, c])] for c in places},
             "probabilities": {
-                name: {state: _short(value) for state, value in zip(STATE_NAMES, row, strict=True)}
-                for name, row in zip(names, chances, strict=True)
+                CONDITIONS[c]: {state: _short(p) for state, p in zip(STATE_NAMES, chances[c], strict=True)}
+                for c in places
             },
             "retrieved": [self.memory.study_ids[k] for k in retrieved] if self.memory else [],
             "fingerprint": self.fingerprints[case["id"]],
@@ -217,13 +217,13 @@ class ReportWriter(SupervisedEvaluator):
         sample = self.dataset[place]
         retrieved = self._retrieve(sample)
         features = self._features([retrieved])
-        chances = torch.tensor([list(chance.values()) for chance in row["probabilities"].values()]).T
-        states = torch.tensor([STATE_NAMES.index(state) for state in row["states"].values()])
+        stated = {CONDITIONS.index(name): STATE_NAMES.index(state) for name, state in row["states"].items()}
+        positive = {CONDITIONS.index(name): p["positive"] for name, p in row["probabilities"].items()}
         evidence = explain(
             self.network,  # type: ignore[arg-type]
             sample["image"].to(self.precision.device),
             None if features is None else features[0],
-            findings_to_show(chances, states),
+            findings_to_show(positive, stated),
         )
         found = [self._entry(k) for k in retrieved]
         return CaseView(row, sample["pictures"], evidence, found, self.dataset.data[place].get("report"))

@@ -110,8 +110,8 @@ class ReportMemory:
         """
         rows = list(records) if records is not None else self._annotated()
         if self.annotation is not None:
-            self._update([record for record in rows if record["split"] == "train"])
-        self._refuse_leaks(rows)
+            self._update(rows)
+        self._refuse_leaks(rows, self.study_ids)
 
     def nearest(self, image: Tensor, k: int, exclude_study: str | None = None) -> list[int]:
         """Rows of the `k` reports that fit a picture (3, H, W) in 0..1, best first.
@@ -157,7 +157,8 @@ class ReportMemory:
     def _settings(self) -> dict[str, Any]:
         return json.loads(json.dumps({**self.backend.settings, "dim": self.dim}))
 
-    def _update(self, training: Sequence[Record]) -> None:
+    def _update(self, rows: Sequence[Record]) -> None:
+        training = [record for record in rows if record["split"] == "train"]
         wanted = self._settings()
         if not isinstance(self.backend, Precomputed):
             if not training:
@@ -173,6 +174,7 @@ class ReportMemory:
         else:
             logger.info("building the report memory %s from %d reports", self.path, len(training))
             content = build_entries(self.backend, training, self.dim)
+        self._refuse_leaks(rows, content["study_ids"].tolist())  # before a sound memory is overwritten
         write_npz(self.path, {"settings": wanted, "source": self.backend.source, **content})
 
     def _up_to_date(self, wanted: Mapping[str, Any]) -> bool:
@@ -206,9 +208,9 @@ class ReportMemory:
             raise ValueError(f"report memory {self.path} must be made with {wanted}, got one with {found}")
         return entries
 
-    def _refuse_leaks(self, rows: Iterable[Record]) -> None:
+    def _refuse_leaks(self, rows: Iterable[Record], study_ids: Sequence[str]) -> None:
         held_out = {record["study_id"]: record["split"] for record in rows if record["split"] != "train"}
-        leaked = sorted(held_out.keys() & set(self.study_ids))
+        leaked = sorted(held_out.keys() & set(study_ids))
         if leaked:
             examples = ", ".join(f"{study} ({held_out[study]})" for study in leaked[:5])
             raise ValueError(

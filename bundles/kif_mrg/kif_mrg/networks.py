@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from medbundles.text.labeler import BLANK
 from torch import Tensor, nn
 
 from kif_mrg.decoder import make_decoder
@@ -37,6 +38,8 @@ class KifReporter(nn.Module):
         ValueError: widths and heads that do not fit, or a decoder folder that does not.
     """
 
+    labelled: Tensor
+
     def __init__(
         self,
         diagnosis: DiagnosisNet,
@@ -54,12 +57,20 @@ class KifReporter(nn.Module):
         self.use_graph = use_graph
         width = diagnosis.visual.width
         self.decoder = make_decoder(tokenizer, width, decoder)
+        self.register_buffer("labelled", torch.zeros(diagnosis.conditions, dtype=torch.bool))
         if use_graph:
             self.tags = TagEncoder(tokenizer.node_ids(), len(tokenizer), dim, tag_heads, ff)
             self.fusion = KnowledgeFusion(width, dim, fusion_heads, ff)
             words = self.decoder.get_input_embeddings().weight
             if isinstance(decoder, (str, os.PathLike)) and words.shape[1] == dim:
                 self.tags.start_from(words.detach())
+
+    def known(self) -> Tensor:
+        """Bool (C,): the conditions that training had a label for; all of them before any training.
+
+        The head is never taught the others, so that what it says of them means nothing.
+        """
+        return self.labelled | ~self.labelled.any()
 
     def describe(self, image: Tensor, memory: Tensor | None = None) -> dict[str, Tensor]:
         """What is seen before a word is said, in one path for training and inference.
@@ -94,6 +105,8 @@ class KifReporter(nn.Module):
         """
         said = self.describe(image, memory)
         prompt = self._prompt(states, said["class_logits"])
+        if self.training:
+            self.labelled |= (states >= 0).any(dim=0)
         return {**said, "logits": report_logits(self.decoder, prompt, tokens, said["graph"])}
 
     @torch.no_grad()
@@ -114,7 +127,8 @@ class KifReporter(nn.Module):
             num_beams: 1 is greedy search.
             max_new_tokens: longest report, in tokens.
             min_new_tokens: shortest report, in tokens.
-            states: int64 (B, C) for the prompt instead of the most probable state of every condition.
+            states: int64 (B, C) for the prompt instead of the most probable state of every condition, which
+                is blank for one that is not `known`, as it was in training.
 
         Returns:
             `reports` (list of str), `tokens` (list of ids without [SEP]), `class_logits` (B, 4, C) and the
@@ -128,7 +142,7 @@ class KifReporter(nn.Module):
             raise RuntimeError("reports are generated in eval mode, got a reporter in training mode")
         seen = self.describe(image, memory)
         if states is None:
-            states = seen["class_logits"].argmax(dim=1)
+            states = seen["class_logits"].argmax(dim=1).masked_fill(~self.known(), BLANK)
         prompt = self._prompt(states, seen["class_logits"])
         tokens = generate_reports(
             self.decoder, self.tokenizer, prompt, seen["graph"], num_beams, max_new_tokens, min_new_tokens

@@ -109,7 +109,9 @@ def _image_path(case_id: str) -> str:
 
 
 def _write_tables(folder: Path, plan: dict[str, Any]) -> None:
-    if folder.is_dir() and any(path.name not in (SIMULATION, IMAGES) for path in folder.iterdir()):
+    # Under torchrun every process may be at it, with the same content and hidden temporary files.
+    own = (ANNOTATION, SIMULATION, IMAGES)
+    if folder.is_dir() and any(path.name not in own and path.name[0] != "." for path in folder.iterdir()):
         raise ValueError(f"a simulated cohort needs an empty folder, {folder} holds other files")
     annotation: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     cases = []

@@ -65,7 +65,7 @@ def prepare(
 
 
 def records_digest(records: Splits) -> str:
-    """Changes with what is learned from or chosen by: the studies of train and val, their reports and labels."""
+    """Changes with what a run learns from and chooses by: studies, reports and labels of train and val."""
     digest = hashlib.sha256()
     for record in (*records["train"], *records["val"]):
         facts = [record["id"], record["study_id"], record["report"], record["labels"], record["split"]]

@@ -100,7 +100,8 @@ class ReportTokenizer:
         from transformers import BertTokenizer
 
         files = [Path(folder) / name for name in ("tokenizer.json", "vocab.txt")]
-        if Path(folder).is_dir() and not any(path.is_file() for path in files):
+        local = Path(folder).is_dir() or len(Path(folder).parts) > 2  # a name on the hub is owner/name
+        if local and not any(path.is_file() for path in files):
             raise ValueError(f"a tokenizer's folder must hold tokenizer.json or vocab.txt, got {folder}")
         return cls(BertTokenizer.from_pretrained(str(folder)))
 
@@ -186,6 +187,8 @@ def make_tokenizer(
         tokenizer = ReportTokenizer.load(source)
     else:
         training = records["train"] if isinstance(records, Mapping) else records
+        if not training:
+            raise ValueError("a tokenizer is built from the training reports, got no training record")
         tokenizer = ReportTokenizer.build((record["report"] for record in training), min_count=min_count)
     if not save:
         return tokenizer

@@ -157,7 +157,8 @@ class ReportEvaluator(SupervisedEvaluator):
         """Validate what the first process saves: each has statistics of its own in its batch norms."""
         if idist.get_world_size() > 1:
             for buffer in self.network.buffers():
-                buffer.copy_(idist.broadcast(buffer))
+                first: Any = idist.broadcast(buffer)
+                buffer.copy_(first)
 
     def _iteration(self, engine: Any, batchdata: Batch) -> dict[str, Any]:
         batch = self.precision.batch(batchdata)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of inference and training: cohorts, an untrained reporter, a finished training run."""
+"""Fixtures of inference and training: cohorts, an untrained reporter, a finished training run."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output folder of an uninterrupted run: two rounds of two epochs."""
     out = tmp_path_factory.mktemp("trained")
-    train(tiny_cohort, out)
+    train(tiny_cohort, out, figures=True)
     return out

@@ -40,7 +40,7 @@ def loosen(decoder: torch.nn.Module) -> None:
     """Larger words and attention: what is read changes what is said, and reports end at several lengths."""
     for name, value in decoder.named_parameters():
         if name.endswith("weight") and ("attention" in name or "word_embeddings" in name) and value.ndim > 1:
-            value.data.mul_(20)
+            value.data.mul_(4)
 
 
 def make_batch(size: int, views: int | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from kif_mrg import phantom
+from kif_mrg import phantom, training_report
 from medbundles.engines import Checkpointing
+from medbundles.report import HtmlReport
 from monai.bundle import ConfigWorkflow
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "kif_mrg"
 COHORT = {"train": 8, "val": 3, "test": 1}
 DECODER = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 TINY: dict[str, Any] = {
-    "size": 64, "resize": 68, "batch_size": 4, "epochs": 2, "retrieved": 3, "memory_dim": 16, "decoder": DECODER,
-    "max_new_tokens": 12, "min_new_tokens": 3, "amp": "off", "network_def#heads": 2, "network_def#ff": 16,
+    "size": 64, "resize": 68, "batch_size": 4, "epochs": 2, "retrieved": 3, "memory_dim": 16,
+    "decoder": DECODER, "max_new_tokens": 12, "min_new_tokens": 3, "amp": "off",
+    "network_def#heads": 2, "network_def#ff": 16,
     "reporter#dim": 24, "reporter#tag_heads": 2, "reporter#fusion_heads": 2, "reporter#ff": 16,
 }  # fmt: skip
 
@@ -46,11 +48,17 @@ def training(data: Path, out: Path, *overlays: str, **overrides: Any) -> ConfigW
     return workflow
 
 
-def train(data: Path, out: Path, *overlays: str, **overrides: Any) -> ConfigWorkflow:
-    """Run the training workflow with a cache beside the data; errors come without MONAI's wrapping."""
+def train(data: Path, out: Path, *overlays: str, figures: bool = False, **overrides: Any) -> ConfigWorkflow:
+    """Run the training workflow with a cache beside the data; errors come without MONAI's wrapping.
+
+    Drawing the curves takes longer than all the rest: they are left out unless they are asked for.
+    """
     workflow = training(data, out, *overlays, **overrides)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDBUNDLES_CACHE", str(data.parent / "cache"))
+        if not figures:
+            patch.setattr(training_report, "learning_curves", lambda *_, **__: None)
+            patch.setattr(HtmlReport, "figure", lambda *_: None)
         try:
             workflow.run()
         except RuntimeError as error:
@@ -82,7 +90,9 @@ def interrupted(index: int, epoch: int) -> Callable[[Checkpointing, Any], None]:
 
 def history(out: Path, index: int) -> list[dict[str, float]]:
     """Rows of a round's history, one per epoch."""
-    return [json.loads(row) for row in (out / "eval" / f"round{index}_history.jsonl").read_text().splitlines()]
+    return [
+        json.loads(row) for row in (out / "eval" / f"round{index}_history.jsonl").read_text().splitlines()
+    ]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

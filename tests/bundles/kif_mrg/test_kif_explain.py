@@ -116,16 +116,17 @@ def test_explaining_needs_no_gradient_tracking_and_changes_nothing(reporter) -> 
 
 def test_findings_shown_are_the_positive_ones_then_the_most_probable() -> None:
     c = len(CONDITIONS)
-    chances, states = torch.zeros(4, c), torch.zeros(c, dtype=torch.int64)
-    chances[1] = torch.linspace(0.5, 0.1, c)  # the first condition is the most probable
+    positive = {index: 0.5 - 0.02 * index for index in range(c)}  # the first is the most probable
+    states = dict.fromkeys(range(c), 0)
     no_finding = CONDITIONS.index("no_finding")
-    chances[1, no_finding] = 0.99
-    states[no_finding] = 1
-    assert findings_to_show(chances, states) == [0, 1, 2]
-    states[[5, 9]] = 1
-    assert findings_to_show(chances, states) == [5, 9, 0]
-    states[[1, 2, 3]] = 1
-    assert findings_to_show(chances, states) == [1, 2, 3, 5]
+    positive[no_finding], states[no_finding] = 0.99, 1
+    assert findings_to_show(positive, states) == [0, 1, 2]
+    states |= {5: 1, 9: 1}
+    assert findings_to_show(positive, states) == [5, 9, 0]
+    states |= {1: 1, 2: 1, 3: 1}
+    assert findings_to_show(positive, states) == [1, 2, 3, 5]
+    few = {index: positive[index] for index in (7, no_finding)}
+    assert findings_to_show(few, states) == [7]
 
 
 def test_patches_that_form_no_grid_are_refused(reporter, monkeypatch) -> None:

@@ -7,7 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from kif_inference_runs import ALWAYS_POSITIVE, untrained, write_reports
+from kif_mrg.case_images import ImageCases
+from kif_mrg.conditions import AUXILIARY_CONDITIONS, CONDITIONS
+from kif_mrg.images import read_image
+from kif_mrg.memory_backends import AT_LEAST
+from kif_mrg.transforms import eval_transform
+from PIL import Image
 
 
 def test_a_folder_and_a_single_image_are_input_too(models, folder, tmp_path) -> None:
@@ -62,6 +69,30 @@ def test_two_views_make_one_report_and_one_page_entry(models, folder, tmp_path) 
     rows = write_reports(models, datalist, tmp_path / "out", views=2, page_cases=2)
     assert rows["both"]["probabilities"] != rows["one"]["probabilities"]
     assert (tmp_path / "out" / "reports.html").read_text().count("<figure>") == 2
+
+
+def test_conditions_without_a_label_in_training_are_neither_stated_nor_shown(
+    models, folder, tmp_path
+) -> None:
+    copy = tmp_path / "models"
+    shutil.copytree(models, copy)
+    weights = torch.load(copy / "reporter.pt", weights_only=True)
+    weights["labelled"][:14] = True
+    torch.save(weights, copy / "reporter.pt")
+    rows = write_reports(str(copy), folder, tmp_path / "out", page_cases=1)
+    for row in rows.values():
+        assert list(row["states"]) == list(row["probabilities"]) == list(CONDITIONS[:14])
+    page = (tmp_path / "out" / "reports.html").read_text()
+    assert not any(name.replace("_", " ") in page for name in AUXILIARY_CONDITIONS)
+
+
+def test_retrieval_compares_a_large_jpeg_as_training_read_it(tmp_path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1400, 1100), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    case = {"id": "x", "image_path": [str(tmp_path / "x.jpg")]}
+    (picture,) = ImageCases([case], eval_transform(96, 104))[0]["pictures"]
+    assert torch.equal(picture, read_image(tmp_path / "x.jpg", AT_LEAST))
+    assert picture.shape == (3, 700, 550)
 
 
 @pytest.mark.parametrize(("name", "count"), [("chest_xray_jpeg", 16), ("chest_xray_dicom", 1)])

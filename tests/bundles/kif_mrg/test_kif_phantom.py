@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -158,3 +159,15 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         simulated_cohort(1, SMALL, folder)
     with pytest.raises(ValueError, match="train, val, test, got training"):
         simulated_cohort(0, {"training": 3})
+
+
+def test_a_cohort_that_another_process_is_making_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under torchrun all processes begin together: one finds what another has written in between."""
+    made = Path(simulated_cohort(0, SMALL, tmp_path / "one"))
+    shutil.copytree(made, tmp_path / "two")
+    (tmp_path / "two" / ".0123456789ab.annotation.json").touch()
+    monkeypatch.setattr(Path, "is_file", lambda path: False)  # it was not there yet when this one looked
+    late = Path(simulated_cohort(0, SMALL, tmp_path / "two"))
+    assert (late / "annotation.json").read_bytes() == (made / "annotation.json").read_bytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from kif_mrg.conditions import STATES
+from kif_mrg.conditions import IGNORE, STATES
 from kif_mrg.decoding import half_weights
 from kif_mrg.networks import KifReporter
 from kif_tiny_reporter import (
@@ -73,6 +73,20 @@ def test_generation_sees_what_training_sees(reporter: KifReporter) -> None:
     chosen = reporter.generate(image, memory, max_new_tokens=4, min_new_tokens=1, states=states)
     assert torch.equal(chosen["states"], states)
     assert torch.equal(chosen["class_logits"], made["class_logits"])
+
+
+def test_a_condition_never_labelled_is_blank_in_the_prompt_as_it_was_in_training() -> None:
+    reporter = make_reporter()
+    image, memory, states = make_batch(4)
+    states[:, 14:] = IGNORE
+    made = reporter.generate(image, memory, max_new_tokens=3, min_new_tokens=1)
+    assert made["states"][:, 14:].any()  # untrained: whatever the head says
+    reporter.train()(image, memory, states, padded(reporter.tokenizer))
+    made = reporter.eval().generate(image, memory, max_new_tokens=3, min_new_tokens=1)
+    assert reporter.known().tolist() == [True] * 14 + [False] * 4
+    assert not made["states"][:, 14:].any()
+    assert torch.equal(made["states"][:, :14], made["class_logits"].argmax(dim=1)[:, :14])
+    assert torch.equal(copy.deepcopy(reporter).known(), reporter.known())
 
 
 def test_the_report_holds_no_prompt_and_has_the_asked_length(reporter: KifReporter) -> None:
