@@ -166,6 +166,15 @@ def test_history_holds_term_means_and_metrics(tmp_path: Path) -> None:
     assert len(list((tmp_path / "tensorboard" / "net").glob("events*"))) == 1
 
 
+def test_an_epoch_without_validation_repeats_no_metric(tmp_path: Path) -> None:
+    trainer, evaluator = Engine(lambda *_: {"loss": 1.0}), Engine(lambda *_: None)
+    evaluator.add_event_handler(Events.COMPLETED, lambda engine: engine.state.metrics.update(score=0.5))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda _: evaluator.run([0]))
+    TermLogger("net", tmp_path, evaluator, progress=False).attach(trainer)
+    trainer.run([0], max_epochs=4)
+    assert ["score" in row for row in rows(tmp_path)] == [False, True, False, True]
+
+
 def test_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     save_atomic({"weight": torch.ones(2)}, path)

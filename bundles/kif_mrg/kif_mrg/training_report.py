@@ -31,7 +31,7 @@ def write_training_report(output_dir: Path, summary: Mapping[str, Any]) -> Path:
             continue
         history = [json.loads(line) for line in path.read_text().splitlines()]
         losses = [term for term in TERMS if term in history[0]]
-        metrics = [key for key in history[0] if key.startswith("val_")]
+        metrics = list(dict.fromkeys(key for epoch in history for key in epoch if key.startswith("val_")))
         taught = f"with round {row['round'] - 1} as teacher" if row["round"] else "without a teacher"
         page.heading(f"Round {row['round']}, {taught}")
         page.figure(

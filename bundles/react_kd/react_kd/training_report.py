@@ -27,7 +27,7 @@ def write_training_report(output_dir: Path, summary: Mapping[str, Any]) -> Path:
             continue
         history = [json.loads(line) for line in path.read_text().splitlines()]
         losses = [term for term in TERMS if term in history[0]]
-        metrics = [key for key in history[0] if key.startswith("val_")]
+        metrics = list(dict.fromkeys(key for epoch in history for key in epoch if key.startswith("val_")))
         report.heading(f"Training of the {name}")
         report.figure(
             learning_curves(

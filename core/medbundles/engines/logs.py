@@ -30,7 +30,7 @@ class TermLogger:
         self.output_dir, self.evaluator, self.progress = Path(output_dir), evaluator, progress
         self.restart(name)
         self._sums: dict[str, float] = defaultdict(float)
-        self._count = 0
+        self._count, self._validated = 0, False
         self._writer: Any = None
 
     def restart(self, name: str) -> None:
@@ -41,6 +41,8 @@ class TermLogger:
     def attach(self, trainer: Engine) -> None:
         if idist.get_rank() != 0:
             return
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._note_validation)
         # Not STARTED: which epoch a resumed run begins with is known only after it.
         trainer.add_event_handler(Events.EPOCH_STARTED, self._start)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
@@ -68,9 +70,13 @@ class TermLogger:
         for key, value in terms.items():
             self._sums[key] += float(value)
 
+    def _note_validation(self) -> None:
+        self._validated = True
+
     def _write(self, engine: Engine) -> None:
         row = {key: value / max(self._count, 1) for key, value in self._sums.items()}
-        if self.evaluator is not None:
+        # The metrics of an epoch without validation would be those of an earlier one.
+        if self.evaluator is not None and self._validated:
             row |= {key: float(value) for key, value in self.evaluator.state.metrics.items()}
         for key, value in row.items():
             self._writer.add_scalar(f"{self.name}/{key}", value, engine.state.epoch)
@@ -79,7 +85,7 @@ class TermLogger:
         text = "  ".join(f"{key} {value:.4f}" for key, value in row.items())
         logger.info("%s epoch %d/%d  %s", self.name, engine.state.epoch, engine.state.max_epochs, text)
         self._sums.clear()
-        self._count = 0
+        self._count, self._validated = 0, False
 
     def _close(self, engine: Engine, *_: Any) -> None:
         if self._writer is not None:
