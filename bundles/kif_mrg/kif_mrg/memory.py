@@ -97,7 +97,8 @@ class ReportMemory:
     def ensure(self, records: Iterable[Record] | None = None) -> None:
         """Build the file if it is missing or was made from other reports, pictures or settings.
 
-        A memory without annotation, as `load` returns it, is only checked.
+        A memory without annotation, as `load` returns it, is only checked. Rows that the records retrieve by
+        their annotation are those of a precomputed memory; any other drops them and finds its own.
 
         Args:
             records: all records of the annotation, if they have been read already; otherwise they are read.
@@ -112,6 +113,9 @@ class ReportMemory:
         if self.annotation is not None:
             self._update(rows)
         self._refuse_leaks(rows, self.study_ids)
+        if not isinstance(self.backend, Precomputed):
+            for record in rows:
+                record.pop("retrieved", None)
 
     def nearest(self, image: Tensor, k: int, exclude_study: str | None = None) -> list[int]:
         """Rows of the `k` reports that fit a picture (3, H, W) in 0..1, best first.

@@ -11,6 +11,7 @@ import torch
 from kif_mrg.memory import ReportMemory, make_memory
 from kif_mrg.memory_backends import make_backend
 from kif_mrg.records import Record
+from kif_mrg.validation import check_memory
 from kif_studies import make_records, of_split
 from PIL import Image
 
@@ -137,6 +138,16 @@ def test_precomputed_vectors_are_taken_over(records: list[Record], given: Path, 
     with pytest.raises(ValueError, match=r"dim must be the width of the vectors in .*gone\.npz, 8, got 16"):
         make_memory("-", memory.path, "precomputed", 16, str(given.with_name("gone.npz"))).ensure(records)
     assert ReportMemory.load(memory.path).dim == 8
+
+
+def test_rows_of_a_precomputed_memory_mean_nothing_to_another(records: list[Record], tmp_path: Path) -> None:
+    for record in records:
+        record["retrieved"] = [0, 270_000]  # PromptMRG's, of all of MIMIC-CXR
+    memory = make_memory("-", tmp_path / "memory.npz", dim=16)
+    memory.ensure(records)
+    check_memory({split: of_split(records, split) for split in ("train", "val", "test")}, memory)
+    memory.attach(records, 2)
+    assert all(max(record["retrieved"]) < len(memory) for record in records)
 
 
 def test_precomputed_names_every_record_without_usable_rows(records: list[Record], given: Path) -> None:

@@ -88,7 +88,8 @@ def test_untrained_decoder_expects_nothing(corpus: CorpusSplit) -> None:
     reports = [record["report"] for record in corpus.test]
     real, shuffled = (perplexity(decoder, tokenizer, t) for t in (reports, shuffle_words(reports, 0)))
     assert real == pytest.approx(shuffled, rel=0.02)
-    assert real == pytest.approx(len(tokenizer), rel=0.15)
+    # Drawn at random, its words are not quite equally likely.
+    assert len(tokenizer) < real < 1.3 * len(tokenizer)
     with pytest.raises(ValueError, match="at least one report"):
         perplexity(decoder, tokenizer, [])
 
