@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 512,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
-    "initializer_range": 0.1,  # 1 / sqrt(hidden_size): with BERT's 0.02 one so narrow never finds the image
+    "initializer_range": 0.1,  # 1 / sqrt(hidden_size), so that narrow words start with unit length
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
 }

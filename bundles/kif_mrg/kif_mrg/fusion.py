@@ -52,7 +52,7 @@ class KnowledgeFusion(nn.Module):
             nn.LayerNorm(dim), nn.Linear(dim, ff), nn.ReLU(), nn.Linear(ff, visual_width)
         )
         # Features of unit variance from the start. Torch's own start leaves a few per cent of what tells
-        # images apart, and a decoder trained from scratch then learns to do without the image.
+        # images apart.
         nn.init.kaiming_normal_(self.back.get_parameter("1.weight"), nonlinearity="relu")
         nn.init.kaiming_normal_(self.back.get_parameter("3.weight"), nonlinearity="linear")
         nn.init.zeros_(self.back.get_parameter("1.bias"))
