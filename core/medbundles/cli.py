@@ -138,7 +138,10 @@ def fetch_sample(name: str) -> None:
 def bench(name: str, trust: bool = False, **options: Any) -> None:
     """Run a bundle's comparison of methods; further flags are those of its comparison.main."""
     bundle = _executable(name, trust)
-    _print(commands.call(commands.comparison(bundle), (), options))
+    main = commands.comparison(bundle)
+    if options.get("help"):
+        commands.show_help(main, "bench", name)
+    _print(commands.call(main, (), options))
 
 
 def tool(name: str, command: str | None = None, *arguments: Any, trust: bool = False, **options: Any) -> None:
@@ -149,6 +152,8 @@ def tool(name: str, command: str | None = None, *arguments: Any, trust: bool = F
         print(commands.describe(offered))
     elif command not in offered:
         raise ValueError(f"{bundle.name} has no command {command!r}; it has {', '.join(offered)}")
+    elif options.get("help"):
+        commands.show_help(offered[command], "tool", name, command)
     else:
         _print(commands.call(offered[command], arguments, options))
 

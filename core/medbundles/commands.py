@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import fire
+
 from medbundles.bundle import BundleInfo
 
 Command = Callable[..., Any]
@@ -40,6 +42,14 @@ def call(function: Command, arguments: Iterable[Any], options: Mapping[str, Any]
     except TypeError as error:
         raise ValueError(f"{error}; usage: {function.__name__}{_usage(function)}") from error
     return function(*bound.args, **bound.kwargs)
+
+
+def show_help(function: Command, *words: str) -> None:
+    """Show the arguments and the docstring of the command `medbundles WORDS`, then exit with status 0."""
+    component: Any = function
+    for word in reversed(words):
+        component = {word: component}
+    fire.Fire(component, command=[*words, "--", "--help"], name="medbundles")
 
 
 def _usage(function: Command) -> inspect.Signature:

@@ -189,3 +189,35 @@ def test_draws_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
     assert told.epochs == [1, 2, 3]
     assert told_again.epochs == [2, 3]
     assert told_again.seeds == told.seeds[1:]
+
+
+def test_accumulated_batches_move_the_weights_as_one_batch_of_both() -> None:
+    def mean_square(network: nn.Module, batch: dict[str, Any], engine: Engine) -> dict[str, Tensor]:
+        return {"square": network(batch["image"]).square().mean()}
+
+    rows = torch.randn(4, 3)
+    halves = [{"image": rows[:2]}, {"image": rows[2:]}]
+    weights = []
+    for batches, accumulate in ((halves, 2), ([{"image": rows}], 1)):
+        torch.manual_seed(0)
+        student = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+        DistillationTrainer(
+            Precision("cpu", "off"), 3, batches, student, optimizer, mean_square, accumulate=accumulate
+        ).run()
+        weights.append(student.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_the_last_batch_of_an_epoch_moves_the_weights_and_none_is_carried_over() -> None:
+    steps: list[int] = []
+    trainer = make_trainer(epochs=2, accumulate=2, clip=None)  # three batches: two, then one
+    step = trainer.optimizer.step
+    trainer.optimizer.step = lambda *_: (steps.append(trainer.state.iteration), step())[1]  # type: ignore[method-assign]
+    trainer.run()
+    assert steps == [2, 3, 5, 6]
+
+
+def test_accumulate_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="accumulate must be at least 1, got accumulate=0"):
+        make_trainer(accumulate=0)

@@ -17,7 +17,7 @@ from typing import Any
 from medbundles.text.cleaning import Style, clean_report, first_words
 from medbundles.text.labeler import CHEXPERT_CONDITIONS, label_reports
 
-from kif_mrg.annotation_file import load_entries
+from kif_mrg.annotation_file import annotation_path, load_entries
 from kif_mrg.conditions import CONDITIONS, IGNORE
 from kif_mrg.mimic_labels import attach_mimic_labels, read_mimic_labels
 from kif_mrg.problems import Problems
@@ -67,8 +67,7 @@ def read_annotation(
         if value is not None and value not in SPLITS:
             raise ValueError(f"{name} must be one of {', '.join(SPLITS)} or None, got {value!r}")
     found = Problems() if problems is None else problems
-    path = Path(path).expanduser().absolute()
-    path = path / "annotation.json" if path.is_dir() else path
+    path = annotation_path(path)
     reader = _Reader(path, image_dir or _image_dir(path), style, max_words, conditions)
     for said, entry in load_entries(path, found):
         kept = whole_as or said

@@ -13,6 +13,12 @@ from kif_mrg.records import SPLITS
 Entry = dict[str, Any]
 
 
+def annotation_path(path: str | Path) -> Path:
+    """The absolute path of an annotation file, given as itself or as the folder of an annotation.json."""
+    path = Path(path).expanduser().absolute()
+    return path / "annotation.json" if path.is_dir() else path
+
+
 def load_entries(path: Path, problems: Problems) -> Iterator[tuple[str, Entry]]:
     """Yield (split, entry) of every well-formed entry of a JSON file and note what is wrong with the others.
 

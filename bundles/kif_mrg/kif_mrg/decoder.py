@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from medbundles.contract.weights import sha256
 from medbundles.text import require_text_extra
 from torch import nn
 
@@ -38,6 +39,7 @@ SMALL: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.1,
 }
 NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+READ = (".json", ".txt", ".safetensors", ".bin")  # files that a decoder and its tokenizer are loaded from
 # BERT has these and the decoder does not: segments, pooler, next-sentence head, a buffer of old versions.
 UNUSED = re.compile(r"token_type_embeddings|\.pooler\.|^cls\.seq_relationship\.|\.position_ids$")
 
@@ -142,6 +144,17 @@ def _folded(names: Iterable[str]) -> str:
     """Names with the layer's number replaced by `*` and counted: `layer.*.output.bias (x12)`."""
     counts = Counter(re.sub(r"(?<=layer\.)\d+", "*", name) for name in names)
     return ", ".join(f"{name} (x{n})" if n > 1 else name for name, n in sorted(counts.items())) or "none"
+
+
+def decoder_digest(decoder: Mapping[str, Any] | str | os.PathLike[str] | None) -> Any:
+    """What a decoder of `make_decoder` begins from: its numbers as they are, a folder as its files' SHA-256.
+
+    So a run can tell that a folder of the same name holds another decoder, or one of another name the same.
+    """
+    if not isinstance(decoder, (str, os.PathLike)) or not Path(decoder).is_dir():
+        return decoder
+    files = sorted(path for path in Path(decoder).iterdir() if path.suffix in READ and path.is_file())
+    return [[path.name, sha256(path)] for path in files]
 
 
 def save_decoder(

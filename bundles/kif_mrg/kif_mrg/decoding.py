@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -76,14 +76,27 @@ def generate_reports(
     Raises:
         ValueError: prompt and `max_new_tokens` are longer than the decoder's positions, or the limits cross.
     """
-    from transformers import GenerationConfig, LogitsProcessorList
-
     _check_length(decoder, prompt.shape[1] + max_new_tokens)
+    found = decoder.generate(  # type: ignore[misc]
+        prompt,
+        generation_config=_search(tokenizer, num_beams, max_new_tokens, min_new_tokens),
+        logits_processor=_without_special(tokenizer, prompt.device),
+        attention_mask=torch.ones_like(prompt),
+        encoder_hidden_states=_as_weights(decoder, features),
+    )
+    reports = found[:, prompt.shape[1] :].tolist()
+    # A report that ends before the longest of its batch is padded after its [SEP].
+    return [ids[: ids.index(tokenizer.sep_id)] if tokenizer.sep_id in ids else ids for ids in reports]
+
+
+def _search(tokenizer: ReportTokenizer, num_beams: int, max_new_tokens: int, min_new_tokens: int) -> Any:
+    from transformers import GenerationConfig
+
     if not 0 <= min_new_tokens <= max_new_tokens:
         raise ValueError(
             f"0 <= min_new_tokens <= max_new_tokens required, got {min_new_tokens=} {max_new_tokens=}"
         )
-    search = GenerationConfig(
+    return GenerationConfig(
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
@@ -92,19 +105,15 @@ def generate_reports(
         eos_token_id=tokenizer.sep_id,
         pad_token_id=tokenizer.pad_id,
     )
+
+
+def _without_special(tokenizer: ReportTokenizer, device: torch.device) -> Any:
+    """What `suppress_tokens` does by searching the whole vocabulary at every token."""
+    from transformers import LogitsProcessorList
+
     special = [i for i in tokenizer.hf.all_special_ids if i != tokenizer.sep_id]
-    unsayable = torch.tensor(special, device=prompt.device)
-    found = decoder.generate(  # type: ignore[misc]
-        prompt,
-        generation_config=search,
-        # `suppress_tokens` does the same by searching the whole vocabulary at every token.
-        logits_processor=LogitsProcessorList([lambda _, scores: scores.index_fill(1, unsayable, -torch.inf)]),
-        attention_mask=torch.ones_like(prompt),
-        encoder_hidden_states=_as_weights(decoder, features),
-    )
-    reports = found[:, prompt.shape[1] :].tolist()
-    # A report that ends before the longest of its batch is padded after its [SEP].
-    return [ids[: ids.index(tokenizer.sep_id)] if tokenizer.sep_id in ids else ids for ids in reports]
+    unsayable = torch.tensor(special, device=device)
+    return LogitsProcessorList([lambda _, scores: scores.index_fill(1, unsayable, -torch.inf)])
 
 
 def half_weights(module: M, dtype: torch.dtype = torch.bfloat16) -> M:

@@ -5,7 +5,7 @@ What is written is in evaluation_report.py. N cases, C conditions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from kif_mrg.data import ReportDataset, eval_loader
 from kif_mrg.diagnosis_scores import common_states, score_diagnosis
 from kif_mrg.evaluated import Evaluated
 from kif_mrg.evaluation_report import write_evaluation
-from kif_mrg.evaluation_texts import Labeler, comparable, make_labeler, reference_text
+from kif_mrg.evaluation_texts import Labeler, States, make_labeler, reference_text
 from kif_mrg.inference import BeamSearch
 from kif_mrg.memory import ReportMemory
 from kif_mrg.networks import KifReporter
 from kif_mrg.predicting import Prediction, predict
 from kif_mrg.records import SPLITS, Record, Splits
 from kif_mrg.report_scores import ReportScores
+from kif_mrg.scored import Scored
+from kif_mrg.text import ReportTokenizer
 from kif_mrg.trained_reporter import checkpoint_sums, load_reporter
 from kif_mrg.validation import check_memory, check_records
 
@@ -81,6 +83,7 @@ class ReportEvaluation:
         batch_size, num_workers: of the images.
         gallery: cases on the page, spread evenly from the worst to the best.
         verify_images: decode every image to its end before anything is computed.
+        decoder_weights: "fp32" or "bf16", see load_reporter.
     """
 
     def __init__(
@@ -98,13 +101,14 @@ class ReportEvaluation:
         num_workers: int = 0,
         gallery: int = 12,
         verify_images: bool = True,
+        decoder_weights: str = "fp32",
     ) -> None:
         self.precision, self.build, self.build_dataset = precision, reporter, dataset
         self.records, self.split, self.scoring = records, split, scoring
         self.search: dict[str, Any] = inferer.settings
         self.ckpt_dir, self.output_dir = Path(ckpt_dir).absolute(), Path(output_dir).absolute()
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.gallery, self.verify_images = gallery, verify_images
+        self.gallery, self.verify_images, self.decoder_weights = gallery, verify_images, decoder_weights
         self.metrics: dict[str, float] = {}
 
     def run(self) -> None:
@@ -112,11 +116,12 @@ class ReportEvaluation:
 
         Raises:
             FileNotFoundError: no trained reporter; says which command trains one.
-            ValueError: a split without records, broken records, weights of another architecture.
+            ValueError: a split without records, broken records, weights of another architecture, unknown
+                `decoder_weights`.
             OSError: the output folder cannot be written.
         """
         chosen = self._chosen()
-        reporter, memory = load_reporter(self.build, self.ckpt_dir)
+        reporter, memory = load_reporter(self.build, self.ckpt_dir, self.decoder_weights)
         labeler = make_labeler(self.scoring.chexbert, self.scoring.chexbert_tokenizer, self.precision.device)
         check_writable(self.output_dir)
         phantom.ensure(_folder(chosen))
@@ -145,25 +150,13 @@ class ReportEvaluation:
         dataset: ReportDataset,
         labeler: tuple[str, Labeler],
     ) -> Evaluated:
-        scoring, records = self.scoring, dataset.records
+        records, positive, comparable = dataset.records, self.scoring.positive, reporter.tokenizer.comparable
         loader = eval_loader(dataset, self.batch_size, self.num_workers)
-
-        def texts(reports: Sequence[str]) -> list[str]:
-            return [comparable(report, reporter.tokenizer) for report in reports]
-
-        studies = [record["study_id"] for record in records]
-        references = texts([reference_text(record, scoring.reference_mode) for record in records])
-        compare = ReportScores(
-            references, studies, labeler[1], scoring.efficacy, scoring.n_bootstrap, scoring.seed
-        )
+        compare = self._compare(records, reporter.tokenizer, labeler[1])
         made, missing = self._floors(reporter, memory, len(records))
         said, notes = self._predict(reporter, loader)
-        reports = {name: texts([row["report"] for row in rows]) for name, rows in said.items()} | made
-        states = {name: labeler[1](rows) for name, rows in reports.items()}
-        scores = {
-            name: compare.score(rows, states[name], java=name == floors.MODEL)
-            for name, rows in tqdm(reports.items(), desc="scores and intervals", ncols=110)
-        }
+        reports = {name: [comparable(row["report"]) for row in rows] for name, rows in said.items()} | made
+        states = {name: compare.labeler(rows) for name, rows in reports.items()}
         labels = np.array([record["labels"] for record in records])
         probs = self._diagnoses(reporter, loader, said)
         return Evaluated(
@@ -172,18 +165,28 @@ class ReportEvaluation:
             compare=compare,
             reports=reports,
             states=states,
-            scores=scores,
+            scores=_scores(compare, reports, states),
             probs=probs,
             labels=labels,
             diagnosis={
-                name: score_diagnosis(values, labels, scoring.positive, compare.weights)
+                name: score_diagnosis(values, labels, positive, compare.weights)
                 for name, values in probs.items()
             },
-            positive=scoring.positive,
+            positive=positive,
             views=_views(dataset),
             facts=self._facts(labeler[0], records),
             notes=[*notes, *missing],
         )
+
+    def _compare(
+        self, records: Sequence[Record], tokenizer: ReportTokenizer, labeler: Labeler
+    ) -> ReportScores:
+        scoring = self.scoring
+        references = [
+            tokenizer.comparable(reference_text(record, scoring.reference_mode)) for record in records
+        ]
+        studies = [record["study_id"] for record in records]
+        return ReportScores(references, studies, labeler, scoring.efficacy, scoring.n_bootstrap, scoring.seed)
 
     def _predict(
         self, reporter: KifReporter, loader: DataLoader
@@ -203,14 +206,13 @@ class ReportEvaluation:
         self, reporter: KifReporter, memory: ReportMemory | None, n: int
     ) -> tuple[dict[str, list[str]], list[str]]:
         """Floors of the annotation's own training reports or, if it has none, of the checkpoint's."""
+        comparable = reporter.tokenizer.comparable
 
         def texts(split: str) -> list[str]:
             references = (reference_text(r, self.scoring.reference_mode) for r in self.records.get(split, []))
-            return [comparable(reference, reporter.tokenizer) for reference in references]
+            return [comparable(reference) for reference in references]
 
-        training = texts("train") or [
-            comparable(report, reporter.tokenizer) for report in (memory.reports if memory else [])
-        ]
+        training = texts("train") or [comparable(report) for report in (memory.reports if memory else [])]
         return floors.floor_reports(training, texts("val"), n, self.scoring.seed)
 
     def _diagnoses(
@@ -238,7 +240,7 @@ class ReportEvaluation:
         scoring = self.scoring
         return {
             "annotation": records[0].get("annotation", ""),
-            "simulated": (_folder(records) / phantom.SIMULATION).is_file(),
+            "simulated": phantom.is_simulated(_folder(records)),
             "split": self.split,
             "n_reports": len(records),
             "n_studies": len({record["study_id"] for record in records}),
@@ -246,6 +248,7 @@ class ReportEvaluation:
             "labeler": labeler,
             **scoring.efficacy,
             "beam_search": self.search,
+            "decoder_weights": self.decoder_weights,
             "bootstrap": {"replicates": scoring.n_bootstrap, "seed": scoring.seed, "unit": "study"},
             "checkpoint": {"folder": str(self.ckpt_dir), "sha256": checkpoint_sums(self.ckpt_dir)},
         }
@@ -254,6 +257,15 @@ class ReportEvaluation:
 def _folder(records: Sequence[Record]) -> Path:
     """Folder of the annotation file; the images of a simulated cohort are made beside it."""
     return Path(records[0].get("annotation", "")).parent
+
+
+def _scores(
+    compare: ReportScores, reports: Mapping[str, Sequence[str]], states: Mapping[str, States]
+) -> dict[str, Scored]:
+    return {
+        name: compare.score(rows, states[name], java=name == floors.MODEL)
+        for name, rows in tqdm(reports.items(), desc="scores and intervals", ncols=110)
+    }
 
 
 def _views(dataset: ReportDataset) -> int:

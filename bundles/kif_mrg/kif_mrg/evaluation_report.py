@@ -17,6 +17,7 @@ from kif_mrg.condition_table import condition_rows
 from kif_mrg.evaluated import Evaluated
 from kif_mrg.evaluation_gallery import add_gallery
 from kif_mrg.evaluation_sections import EvaluationPage, differences, efficacy_readings
+from kif_mrg.phantom import SIMULATED
 from kif_mrg.report_lines import ReportLines
 from kif_mrg.scored import CONFIDENCE, Scored, with_interval
 
@@ -28,7 +29,6 @@ SPLIT_NOTES = {
     "train": "The reporter was trained on these cases: the numbers say nothing about new ones.",
     "val": "Epoch, round and the constant report were chosen on these cases: the numbers flatter them.",
 }
-SIMULATED = "The images and reports are simulated: no number here says anything about patients."
 LOGGED = {"CE-F1": "ce_example_f1", "macro": "ce_macro_f1", "BLEU-4": "bleu4", "ROUGE-L": "rouge_l"}
 
 

@@ -1,4 +1,4 @@
-"""The texts that an evaluation compares: which reference, and one normal form for both sides."""
+"""The texts that an evaluation compares with, and who reads the findings in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from medbundles.text.labeler import label_reports
 from numpy.typing import NDArray
 
 from kif_mrg.records import Record
-from kif_mrg.text import ReportTokenizer
 
 States = NDArray[np.int64]  # (N, 14) in CheXbert coding
 Labeler = Callable[[Sequence[str]], States]
@@ -35,14 +34,6 @@ def reference_text(record: Record, mode: str = "full") -> str:
     if mode == "full":
         return record["report"]
     return first_words(clean_report(record["raw"], "mimic"), PROMPTMRG_WORDS)
-
-
-def comparable(text: str, tokenizer: ReportTokenizer) -> str:
-    """The form in which reports and references alike are measured and labelled.
-
-    A word with a hyphen, which the tokenizer takes apart, is one word again, as in published references.
-    """
-    return tokenizer.normalise(text).replace(" - ", "-")
 
 
 def make_labeler(chexbert: str | None, tokenizer: str | None, device: Any = "cpu") -> tuple[str, Labeler]:

@@ -71,7 +71,9 @@ class ReportWriter(SupervisedEvaluator):
         size: pixels of the square that the network sees.
         resize: pixels of the shorter side that the square is cut from.
         val_handlers: further handlers.
+        views: images of a case that it sees.
         retrieved: K, the number of reports that the diagnosis reads.
+        decoder_weights: "fp32" or "bf16", see load_reporter.
         batch_size: images worded at once.
         num_workers: processes that read images ahead.
         overwrite: do finished cases again.
@@ -90,7 +92,9 @@ class ReportWriter(SupervisedEvaluator):
         size: int,
         resize: int,
         val_handlers: Sequence[Any] | None = None,
+        views: int = 1,
         retrieved: int = 5,
+        decoder_weights: str = "fp32",
         batch_size: int = 8,
         num_workers: int = 0,
         overwrite: bool = False,
@@ -104,7 +108,8 @@ class ReportWriter(SupervisedEvaluator):
         self.build, self.ckpt_dir = reporter, Path(ckpt_dir)
         self.output = Path(output_dir).expanduser().absolute()
         self.lines = ReportLines(self.output / "reports.jsonl")
-        self.size, self.resize, self.retrieved, self.search = size, resize, retrieved, inferer.settings
+        self.size, self.resize, self.views, self.retrieved = size, resize, views, retrieved
+        self.search, self.decoder_weights = inferer.settings, decoder_weights
         self.batch_size, self.num_workers = batch_size, num_workers
         self.overwrite, self.page_cases = overwrite, page_cases
         self.memory: ReportMemory | None = None
@@ -116,13 +121,13 @@ class ReportWriter(SupervisedEvaluator):
 
         Raises:
             FileNotFoundError: no trained reporter.
-            ValueError: a checkpoint or reports.jsonl that cannot be used.
+            ValueError: a checkpoint or reports.jsonl that cannot be used; unknown `decoder_weights`.
             OSError: the output folder cannot be written; what is there stays.
             RuntimeError: some images could not be read; all others are done.
         """
         cases = self.dataset.data
         check_writable(self.output)
-        reporter, self.memory = load_reporter(self.build, self.ckpt_dir)
+        reporter, self.memory = load_reporter(self.build, self.ckpt_dir, self.decoder_weights)
         self.network = self.precision.prepare(reporter)
         if self.memory is not None and isinstance(self.memory.backend, Precomputed):
             self.memory.attach(cases, self.retrieved)
@@ -235,7 +240,9 @@ class ReportWriter(SupervisedEvaluator):
 
     def _fingerprints(self) -> dict[str, str]:
         """For each case id, a key of its images, the checkpoint and the settings that its line depends on."""
-        settings = [self.size, self.resize, self.retrieved, self.search]
+        settings = [
+            self.size, self.resize, self.views, self.retrieved, self.search, self.decoder_weights
+        ]  # fmt: skip
         common = [*checkpoint_sums(self.ckpt_dir), *settings]
         return {case["id"]: _digest([*common, _digest_images(case)]) for case in self.dataset.data}
 

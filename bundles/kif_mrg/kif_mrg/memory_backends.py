@@ -149,7 +149,8 @@ class Clip(Backend):
                 f"dim must be the projection_dim of the CLIP in {self.source}, {width}, got {dim}"
             )
         vectors = []
-        for start in tqdm(range(0, len(reports), BATCH), desc="reports", ncols=110):
+        starts = range(0, len(reports), BATCH)
+        for start in tqdm(starts, desc="reports", ncols=110, disable=len(starts) == 1):
             words = self._tokenizer(
                 list(reports[start : start + BATCH]), padding=True, truncation=True, return_tensors="pt",
                 max_length=model.config.text_config.max_position_embeddings,

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZES = {"train": 384, "val": 100, "test": 100}
 ANNOTATION, SIMULATION, IMAGES = "annotation.json", "simulation.json", "images"
+SIMULATED = "The images and reports are simulated: no number here says anything about patients."
 VERSION = 1  # of pictures and sentences: a cohort in the cache made by another version is not used
 
 
@@ -73,7 +74,7 @@ def case_facts(seed: int, split: str, number: int) -> Facts:
 def ensure(folder: str | Path, progress: bool = True) -> None:
     """Make the images of a simulated cohort that are not there yet; does nothing for any other folder."""
     folder = Path(folder)
-    if not (folder / SIMULATION).is_file():
+    if not is_simulated(folder):
         return
     simulation = json.loads((folder / SIMULATION).read_text(encoding="utf-8"))
     plan, cases = simulation["plan"], simulation["cases"]
@@ -89,6 +90,13 @@ def ensure(folder: str | Path, progress: bool = True) -> None:
         picture = draw_picture(case_facts(*place), _rng(*place, "picture"), plan["image_size"])
         with replacing(folder / IMAGES / _image_path(case["id"])) as temporary:
             Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def is_simulated(place: str | Path) -> bool:
+    """Whether a folder, or the annotation file in it, is that of a simulated cohort."""
+    place = Path(place).expanduser()
+    folder = place if place.is_dir() else place.parent
+    return (folder / SIMULATION).is_file()
 
 
 def main(output: str, seed: int = 0, image_size: int = 96, **sizes: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import torch
@@ -61,32 +63,38 @@ def predict(
     from tqdm import tqdm
 
     if shuffle_images:
-        dataset = loader.dataset.with_shuffled_images()  # type: ignore[attr-defined]
-        loader = DataLoader(
-            dataset,
-            batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-        )
-    was_training = {name: module.training for name, module in reporter.named_modules()}
-    reporter.eval()
+        loader = _with_shuffled_images(loader)
+    search: dict[str, Any] = {
+        "num_beams": num_beams, "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens
+    }  # fmt: skip
     rows: list[Prediction] = []
-    try:
+    with _in_eval_mode(reporter):
         for batch in tqdm(loader, desc=desc, ncols=110, disable=not progress):
             moved = precision.batch(batch)
             with torch.inference_mode(), precision.autocast():
-                said = reporter.generate(
-                    moved["image"],
-                    moved.get("memory"),
-                    num_beams=num_beams,
-                    max_new_tokens=max_new_tokens,
-                    min_new_tokens=min_new_tokens,
-                )
+                said = reporter.generate(moved["image"], moved.get("memory"), **search)
             rows += _rows(said, batch)
+    return rows
+
+
+def _with_shuffled_images(loader: DataLoader) -> DataLoader:
+    return DataLoader(
+        loader.dataset.with_shuffled_images(),  # type: ignore[attr-defined]
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+    )
+
+
+@contextmanager
+def _in_eval_mode(reporter: KifReporter) -> Iterator[None]:
+    was_training = {name: module.training for name, module in reporter.named_modules()}
+    reporter.eval()
+    try:
+        yield
     finally:
         for name, module in reporter.named_modules():
             module.training = was_training[name]
-    return rows
 
 
 def _rows(said: dict[str, Any], batch: dict[str, Any]) -> list[Prediction]:

@@ -79,21 +79,11 @@ def pretrain(
     decoder = make_decoder(tokenizer, 1, settings.decoder)
     torch.nn.Module.to(decoder, best_device())
     history = _fit(decoder, tokenizer, train, val, settings, progress)
-    shuffled = [
-        perplexity(decoder, tokenizer, shuffle_words(test, settings.seed + k))
-        for k in range(settings.shuffles)
-    ]
+    sizes = {"train": len(train), "val": len(val), "test": len(test), "repeats_dropped": split.repeats}
     result = {
-        "perplexity_real": perplexity(decoder, tokenizer, test),
-        "perplexity_shuffled": float(np.mean(shuffled)),
-        "perplexity_shuffled_each": shuffled,
+        **_held_out(decoder, tokenizer, test, settings),
         "perplexity_validation": history,
-        "reports": {
-            "train": len(train),
-            "val": len(val),
-            "test": len(test),
-            "repeats_dropped": split.repeats,
-        },
+        "reports": sizes,
         "vocabulary": len(tokenizer),
         "settings": asdict(settings),
     }
@@ -113,6 +103,20 @@ def pretrain(
 
 def _cut(records: Sequence[TextRecord], max_words: int) -> list[str]:
     return [" ".join(record["report"].split()[:max_words]) for record in records]
+
+
+def _held_out(
+    decoder: BlipTextLMHeadModel, tokenizer: ReportTokenizer, test: list[str], settings: PretrainingSettings
+) -> dict[str, Any]:
+    shuffled = [
+        perplexity(decoder, tokenizer, shuffle_words(test, settings.seed + k))
+        for k in range(settings.shuffles)
+    ]
+    return {
+        "perplexity_real": perplexity(decoder, tokenizer, test),
+        "perplexity_shuffled": float(np.mean(shuffled)),
+        "perplexity_shuffled_each": shuffled,
+    }
 
 
 def _fit(
@@ -141,13 +145,7 @@ def _fit(
         for epoch in range(settings.epochs):
             decoder.train()
             for tokens in batches(encoded, tokenizer.pad_id, settings.batch_size, rng, decoder.device):
-                loss = language_loss(
-                    said_alone(decoder, tokenizer, tokens), tokens, tokenizer.pad_id, label_smoothing=0.0
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-                optimizer.step()
+                _step(decoder, tokenizer, tokens, optimizer)
                 schedule.step()
                 bar.update()
             history.append(perplexity(decoder, tokenizer, val))
@@ -159,3 +157,17 @@ def _fit(
                 break
     decoder.load_state_dict(best)
     return history
+
+
+def _step(
+    decoder: BlipTextLMHeadModel,
+    tokenizer: ReportTokenizer,
+    tokens: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    said = said_alone(decoder, tokenizer, tokens)
+    loss = language_loss(said, tokens, tokenizer.pad_id, label_smoothing=0.0)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+    optimizer.step()

@@ -11,6 +11,9 @@ class Problems:
     def __init__(self) -> None:
         self._lines: dict[str, list[str]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
     def add(self, kind: str, line: str) -> None:
         """Note one problem; `line` names file, entry and key."""
         self._lines.setdefault(kind, []).append(line)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, pstdev
 from typing import Any
 
 import numpy as np
 from medbundles.resampling import Floats, bootstrap_weights
 from medbundles.text import require_text_extra
 from medbundles.text.efficacy import clinical_efficacy
-from medbundles.text.meteor import _lite_meteor, meteor_jar
-from medbundles.text.nlg import bleu, cider_d, distinct, meteor, rouge_l
-from medbundles.text.pairs import word_pairs
+from medbundles.text.meteor import meteor, meteor_jar
+from medbundles.text.nlg import report_metrics, rouge_l
 
 from kif_mrg.evaluation_texts import Labeler, States
 from kif_mrg.scored import Scored
@@ -55,7 +53,7 @@ class ReportScores:
         BLEU-4, ROUGE-L and clinical efficacy have replicates. `meteor_lite` is always there; `meteor` only
         with `java` and where the Java program is installed, for it takes long.
         """
-        values = text_values(reports, self.references)
+        values = report_metrics(reports, self.references, java=False)
         if java and meteor_jar():
             values |= meteor(reports, self.references)
         efficacy = clinical_efficacy(states, self.true, **self.efficacy)
@@ -81,23 +79,6 @@ class ReportScores:
         drawn = (np.repeat(places, row.astype(int)) for row in self.weights)
         rows = [clinical_efficacy(states[i], self.true[i], **self.efficacy) for i in drawn]
         return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
-
-
-def text_values(reports: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """All of medbundles.text.nlg.report_metrics, with METEOR in its lite form."""
-    pairs = word_pairs(reports, references)
-    lengths = [len(words) for words, _ in pairs]
-    return {
-        **bleu(reports, references),
-        "rouge_l": rouge_l(reports, references),
-        "cider_d": cider_d(reports, references),
-        "meteor_lite": _lite_meteor(pairs),
-        "words_mean": fmean(lengths),
-        "words_sd": pstdev(lengths),
-        "distinct1": distinct(reports, 1),
-        "distinct2": distinct(reports, 2),
-        "unique_reports": len(set(reports)) / len(reports),
-    }
 
 
 def bleu_statistics(reports: Sequence[str], references: Sequence[str]) -> Floats:

@@ -56,9 +56,10 @@ def prepare(
         check_records(records, tokenizer=tokenizer, verify_images=verify_images)
         if memory is not None:
             memory.ensure([record for rows in records.values() for record in rows])
-            check_memory(records, memory)
         for dataset in datasets:
             dataset.retrieve()
+        if memory is not None:  # after rows of the own study have been left out
+            check_memory(records, memory)
         tokenizer.save(tokenizer_dir)
     for dataset in datasets:
         dataset.fill_cache()
@@ -88,7 +89,7 @@ class Rounds:
         handlers: of the trainer; those with `restart(name)` are told that a round begins.
         rounds: number of rounds, 1 for no distillation.
         more_rounds: further rounds at most, as long as the last one was better than the one before.
-        settings: what a finished round depends on.
+        settings: what a finished round depends on; by its `annotation` the page says that data are simulated.
         memory: its features become the typical reports of the image part.
     """
 
@@ -194,7 +195,9 @@ class Rounds:
     def _close(self, summary: Mapping[str, Any]) -> None:
         from kif_mrg.training_report import write_training_report
 
-        report = write_training_report(self.output_dir, summary)
+        annotation = self.settings.get("annotation")
+        simulated = annotation is not None and phantom.is_simulated(annotation)
+        report = write_training_report(self.output_dir, summary, simulated)
         for row in summary["rounds"]:
             taken = "  <- taken" if row["round"] == summary["best"] else ""
             logger.info(

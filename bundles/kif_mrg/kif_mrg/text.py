@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import string
 import tempfile
 from collections import Counter
@@ -68,13 +69,17 @@ class ReportTokenizer:
         return self.hf.backend_tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def normalise(self, text: str) -> str:
-        """What `decode(encode(text))` gives when every piece is known: lower case, `well - expanded`.
-
-        Hypothesis and reference of a metric must both pass through this one function.
-        """
+        """What `decode(encode(text))` gives when every piece is known: lower case, `well - expanded`."""
         backend = self.hf.backend_tokenizer
         pieces = backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
         return " ".join(word for word, _ in pieces)
+
+    def comparable(self, text: str) -> str:
+        """The form in which reports and references alike are measured and labelled, here and nowhere else.
+
+        A word with a hyphen, which the tokenizer takes apart, is one word again, as in published references.
+        """
+        return self.normalise(text).replace(" - ", "-")
 
     def node_ids(self, names: Sequence[str] = NODES) -> list[list[int]]:
         """Ids of the pieces of every node name, each name tokenised on its own; the root is [CLS]."""
@@ -125,11 +130,19 @@ class ReportTokenizer:
 
 
 def save_pretrained(item: Any, folder: str | os.PathLike[str], **options: Any) -> Path:
-    """`item.save_pretrained` of transformers, with each file of the folder replaced in one step."""
+    """`item.save_pretrained` of transformers, with each file of the folder replaced in one step.
+
+    Who may read the files is decided by the umask, as for all others: safetensors writes for the owner alone.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        usual = Path(temporary) / "usual"
+        usual.touch()
+        mode = stat.S_IMODE(usual.stat().st_mode)
+        usual.unlink()
         item.save_pretrained(temporary, **options)
         for path in sorted(Path(temporary).iterdir()):
+            path.chmod(mode)
             path.replace(Path(folder) / path.name)
     return Path(folder)
 

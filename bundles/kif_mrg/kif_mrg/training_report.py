@@ -11,6 +11,8 @@ from medbundles.figures import learning_curves
 from medbundles.report import HtmlReport
 from medbundles.tables import write_json
 
+from kif_mrg.phantom import SIMULATED
+
 TERMS = ("loss", "lm", "cls", "seq", "rel")
 NOTE = (
     "val_ce_f1: example-based F1 of the findings stated in the generated reports, read by the rule labeler, "
@@ -18,11 +20,17 @@ NOTE = (
 )
 
 
-def write_training_report(output_dir: Path, summary: Mapping[str, Any]) -> Path:
-    """Write `<output_dir>/training.html` and `rounds.json`: metrics and learning curves of every round."""
+def write_training_report(output_dir: Path, summary: Mapping[str, Any], simulated: bool = False) -> Path:
+    """Write `<output_dir>/training.html` and `rounds.json`: metrics and learning curves of every round.
+
+    With `simulated` the page says that the data are.
+    """
     write_json(output_dir / "rounds.json", summary)
-    page = HtmlReport("KIF-ISD training", f"{len(summary['rounds'])} rounds, round {summary['best']} taken")
-    page.paragraph(NOTE)
+    rounds = len(summary["rounds"])
+    title = f"{rounds} round{'s' if rounds > 1 else ''}, round {summary['best']} taken"
+    page = HtmlReport("KIF-ISD training", title)
+    for note in (SIMULATED, NOTE) if simulated else (NOTE,):
+        page.paragraph(note)
     page.table(summary["rounds"], "Best epoch of every round, on the validation cases")
     for row in summary["rounds"]:
         name = f"round{row['round']}"

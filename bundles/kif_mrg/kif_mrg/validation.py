@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kif_mrg.annotation import read_annotation
+from kif_mrg.annotation_file import annotation_path
 from kif_mrg.conditions import CONDITIONS
 from kif_mrg.image_check import find_damage
 from kif_mrg.problems import Problems
@@ -69,19 +70,19 @@ def check_memory(splits: Mapping[str, Sequence[Record]], memory: Memory) -> None
     problems.raise_if_any("the report memory")
 
 
-def read_checked(
-    path: str | Path,
-    memory: Memory | None = None,
-    tokenizer: Tokenizer | None = None,
-    verify_images: bool = True,
-    progress: bool = True,
-    **reading: Any,
+def read_records(
+    path: str | Path, verify_images: bool = True, progress: bool = True, **reading: Any
 ) -> Splits:
-    """Read an annotation file by `read_annotation(path, **reading)` and check it, with one error for both."""
+    """Read an annotation file by `read_annotation(path, **reading)`, for training.
+
+    What is wrong with its entries comes in one error with what is wrong with the images and between the
+    records. Of a sound file no image is opened, for it may not be made yet: that is left to `check_records`.
+    """
     problems = Problems()
     splits = read_annotation(path, progress=progress, problems=problems, **reading)
-    _note_set_problems(splits, memory, tokenizer, verify_images, progress, problems)
-    problems.raise_if_any(str(path))
+    if problems:
+        _note_set_problems(splits, None, None, verify_images, progress, problems)
+    problems.raise_if_any(str(annotation_path(path)))
     return splits
 
 

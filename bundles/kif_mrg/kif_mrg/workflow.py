@@ -165,11 +165,11 @@ class ReportEvaluator(SupervisedEvaluator):
         self.network.eval()
         with torch.no_grad(), self.precision.autocast():
             said = self.reporter.generate(batch["image"], batch.get("memory"), **self.search)
-        normalise = self.reporter.tokenizer.normalise
+        comparable = self.reporter.tokenizer.comparable
         self.rows.append(
             {
-                "report": [normalise(text) for text in said["reports"]],
-                "reference": [normalise(text) for text in batch["report"]],
+                "report": [comparable(text) for text in said["reports"]],
+                "reference": [comparable(text) for text in batch["report"]],
                 "class_logits": said["class_logits"].float().cpu(),
                 "labels": batch["labels"].cpu(),
             }

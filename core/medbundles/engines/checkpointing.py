@@ -75,7 +75,7 @@ class Checkpointing:
     Args:
         directory: checkpoint folder.
         name: stem of the two files.
-        model: module whose weights are saved.
+        model: what is saved: a module, or anything with `state_dict` and `load_state_dict`.
         state: objects with state_dict/load_state_dict (optimizer, scheduler, scaler, loss, early stopping).
         evaluator: the validation engine, run before this handler in the same epoch.
         metric: key of `evaluator.state.metrics`, higher is better.
@@ -87,7 +87,7 @@ class Checkpointing:
         self,
         directory: str | Path,
         name: str,
-        model: nn.Module,
+        model: Any,
         state: Mapping[str, Any],
         evaluator: Engine,
         metric: str,
@@ -96,12 +96,21 @@ class Checkpointing:
     ) -> None:
         self.directory = Path(directory)
         self.model, self.state, self.evaluator, self.metric = model, dict(state), evaluator, metric
-        self.fingerprint = repr(sorted((fingerprint or {}).items()))
+        self.fingerprint = _digest(fingerprint or {})
         self.resume = resume
         self.restart(name)
 
-    def restart(self, name: str) -> None:
-        """Begin another run of the same trainer, whose files are called `name`."""
+    def restart(
+        self,
+        name: str,
+        model: Any = None,
+        state: Mapping[str, Any] | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begin another run of the same trainer, whose files are called `name`; what is None stays."""
+        self.model = self.model if model is None else model
+        self.state = self.state if state is None else dict(state)
+        self.fingerprint = self.fingerprint if fingerprint is None else _digest(fingerprint)
         self.best_path = self.directory / f"{name}.pt"
         self.resume_path = self.directory / f"{name}_resume.pt"
         self.best, self.best_epoch = -float("inf"), 0
@@ -160,6 +169,10 @@ class Checkpointing:
             self._save_weights()
         if idist.get_rank() == 0:
             self.resume_path.unlink(missing_ok=True)
+
+
+def _digest(fingerprint: Mapping[str, Any]) -> str:
+    return repr(sorted(fingerprint.items()))
 
 
 def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

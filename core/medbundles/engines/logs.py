@@ -32,6 +32,7 @@ class TermLogger:
         self._sums: dict[str, float] = defaultdict(float)
         self._count, self._validated = 0, False
         self._writer: Any = None
+        self._bar: Any = None
 
     def restart(self, name: str) -> None:
         """Begin another run of the same trainer, logged as `name`."""
@@ -48,11 +49,9 @@ class TermLogger:
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._write)
         trainer.add_event_handler(Events.COMPLETED | Events.TERMINATE | Events.EXCEPTION_RAISED, self._close)
-        if self.progress:
-            from ignite.handlers import ProgressBar
-
-            bar = ProgressBar(persist=True, desc=self.name, ncols=110)
-            bar.attach(trainer, output_transform=lambda out: {"loss": float(out["loss"])})
+        if self.progress:  # ignite's bar would keep the name it was attached with
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, self._close_bar)
 
     def _start(self, engine: Engine) -> None:
         if self._writer is not None:
@@ -63,6 +62,21 @@ class TermLogger:
         rows = self.history.read_text().splitlines() if self.history.is_file() else []
         write_text(self.history, "".join(f"{row}\n" for row in rows if json.loads(row)["epoch"] < epoch))
         self._writer = SummaryWriter(str(self.output_dir / "tensorboard" / self.name), purge_step=epoch)
+
+    def _advance(self, engine: Engine) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            title = f"{self.name} [{engine.state.epoch}/{engine.state.max_epochs}]"
+            self._bar = tqdm(desc=title, total=engine.state.epoch_length, ncols=110)
+        output: Any = engine.state.output
+        self._bar.set_postfix(loss=float(output["loss"]), refresh=False)
+        self._bar.update()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def _add(self, engine: Engine) -> None:
         self._count += 1
@@ -91,6 +105,7 @@ class TermLogger:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._close_bar()
         # A handler of EXCEPTION_RAISED swallows the exception unless it raises it again.
         if _ and isinstance(_[0], BaseException):
             raise _[0]

@@ -15,12 +15,13 @@ from .pairs import Words, word_pairs
 HEAP = "-Xmx2G"  # the paraphrase table of English needs more than Java's default on small machines
 
 
-def meteor(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def meteor(hypotheses: Sequence[str], references: Sequence[str], java: bool = True) -> dict[str, float]:
     """METEOR 1.5 of the corpus as `meteor` (Denkowski and Lavie, WMT 2014), or `meteor_lite`, a fraction.
 
     `meteor` needs the package pycocoevalcap, whose jar is run, and `java`. `meteor_lite` is the mean over the
     reports of nltk's METEOR with exact and stem matches only (no synonyms, no paraphrases, the parameters of
-    2005): the two are different measures, never to be compared.
+    2005): the two are different measures, never to be compared. Without `java` it is always the lite form,
+    which needs no start of a Java machine.
 
     Raises:
         ValueError: unequal lengths or nothing to compare.
@@ -28,7 +29,7 @@ def meteor(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, fl
         ImportError: neither the Java program nor the extra `text` is installed.
     """
     pairs = word_pairs(hypotheses, references)
-    jar = meteor_jar()
+    jar = meteor_jar() if java else None
     return {"meteor": _java_meteor(pairs, jar)} if jar else {"meteor_lite": _lite_meteor(pairs)}
 
 

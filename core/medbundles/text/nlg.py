@@ -61,8 +61,14 @@ def distinct(hypotheses: Sequence[str], n: int) -> float:
     return len(set(found)) / len(found) if found else 0.0
 
 
-def report_metrics(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def report_metrics(
+    hypotheses: Sequence[str], references: Sequence[str], java: bool = True
+) -> dict[str, float]:
     """Every text metric of a set of reports, and how long and how varied the hypotheses are.
+
+    Args:
+        hypotheses, references: N texts each.
+        java: METEOR by the Java program where it is installed; False takes the lite form everywhere.
 
     Returns:
         bleu1 to bleu4, rouge_l, meteor or meteor_lite, distinct1, distinct2 and unique_reports (different
@@ -79,7 +85,7 @@ def report_metrics(hypotheses: Sequence[str], references: Sequence[str]) -> dict
         **bleu(hypotheses, references),
         "rouge_l": rouge_l(hypotheses, references),
         "cider_d": cider_d(hypotheses, references),
-        **meteor(hypotheses, references),
+        **meteor(hypotheses, references, java),
         "words_mean": fmean(lengths),
         "words_sd": pstdev(lengths),
         "distinct1": distinct(hypotheses, 1),

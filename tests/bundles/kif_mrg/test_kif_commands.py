@@ -23,7 +23,7 @@ def start(cohort: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
     settings = {**TINY, "rounds": 3, **folders}
     options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     environment = os.environ | {
-        "MEDBUNDLES_CACHE": str(cohort.parent / "cache"),
+        "MEDBUNDLES_CACHE": str(out / "cache"),  # its own: the first run finds nothing done
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }

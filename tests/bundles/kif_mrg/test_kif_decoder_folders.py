@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from kif_mrg.decoder import load_decoder, make_decoder, save_decoder
+from kif_mrg.decoder import decoder_digest, load_decoder, make_decoder, save_decoder
 from kif_mrg.decoding import prompts, report_logits
 from kif_mrg.text import ReportTokenizer
 from kif_tiny_reporter import SMALL, bert_folder, make_tokenizer, padded
@@ -88,6 +89,10 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path, tokenizer: ReportTo
 def test_a_decoder_trained_on_text_alone_comes_back(tokenizer: ReportTokenizer, tmp_path: Path) -> None:
     decoder = make_decoder(tokenizer, DV, SMALL).eval()
     save_decoder(decoder, tokenizer, tmp_path)
+    (tmp_path / "other").touch()
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 6
+    assert set(modes.values()) == {modes["other"]}  # the umask decides, and not safetensors
     assert not any("crossattention" in name for name in load_file(tmp_path / "model.safetensors"))
     loaded, words = load_decoder(tmp_path, encoder_width=31)
     assert words.hf.get_vocab() == tokenizer.hf.get_vocab()
@@ -96,3 +101,21 @@ def test_a_decoder_trained_on_text_alone_comes_back(tokenizer: ReportTokenizer, 
     assert torch.equal(report_logits(loaded.eval(), prompt, tokens), expected)
     assert loaded.config.encoder_hidden_size == 31
     assert not torch.allclose(report_logits(loaded, prompt, tokens, torch.randn(4, 9, 31)), expected)
+
+
+def test_digest_follows_the_content_of_a_folder(tmp_path: Path) -> None:
+    first = bert_folder(tmp_path / "first")
+    before = decoder_digest(first)
+    copied = shutil.copytree(first, tmp_path / "copied")
+    assert decoder_digest(str(copied)) == before  # wherever it lies
+    (first / "README.md").touch()
+    assert decoder_digest(first) == before
+    bert_folder(first)  # other weights of the same sizes
+    changed = decoder_digest(first)
+    assert [name for name, _ in changed] == ["config.json", "model.safetensors", "vocab.txt"]
+    assert [new == old for new, old in zip(changed, before, strict=True)] == [True, False, True]
+
+
+@pytest.mark.parametrize("decoder", [None, SMALL, "no/such/folder"])
+def test_what_is_no_folder_is_its_own_digest(decoder: Any) -> None:
+    assert decoder_digest(decoder) == decoder

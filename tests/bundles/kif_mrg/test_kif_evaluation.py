@@ -16,7 +16,6 @@ from kif_mrg import evaluation_floors as floors
 from kif_mrg.annotation import read_annotation
 from kif_mrg.conditions import CONDITIONS
 from kif_mrg.diagnosis_scores import score_diagnosis
-from kif_mrg.evaluation_texts import comparable
 from kif_mrg.memory import ReportMemory
 from kif_mrg.networks import KifReporter
 from kif_mrg.transforms import eval_transform
@@ -69,8 +68,8 @@ def test_the_reports_are_those_of_the_reporter_on_each_image(place, reporter, re
     for record, row in zip(records, result[2], strict=True):
         image = torch.as_tensor(transform({"image_path": record["image_path"]})["image"])[None]
         said = reporter.generate(image, memory.gather(record["retrieved"])[None], **search)
-        assert row["report"] == comparable(said["reports"][0], reporter.tokenizer)
-        assert row["reference"] == comparable(record["report"], reporter.tokenizer)
+        assert row["report"] == reporter.tokenizer.comparable(said["reports"][0])
+        assert row["reference"] == reporter.tokenizer.comparable(record["report"])
         torch.testing.assert_close(
             torch.tensor(row["probs"]), said["class_logits"][0].softmax(0), atol=1e-4, rtol=0
         )
@@ -87,6 +86,7 @@ def test_every_floor_stands_beside_the_model(result):
     assert metrics["simulated"]
     assert (metrics["labeler"], metrics["reference_mode"]) == ("rule", "full")
     assert (metrics["uncertain"], metrics["empty"]) == ("negative", "zero")
+    assert metrics["decoder_weights"] == "fp32"
     assert metrics["reports"][floors.CONSTANT]["unique_reports"]["value"] == pytest.approx(1 / 6)
     for row in rows:
         assert row["shuffled"]

@@ -84,6 +84,15 @@ def test_other_weights_image_or_settings_make_a_line_anew_and_other_cases_stay(
     assert worded == [3, 1, 3, 1]
 
 
+def test_another_number_of_views_makes_a_line_anew(models, folder, tmp_path, worded) -> None:
+    image, numbers = folder / "a.png", (1, 2, 2, 1)
+    found = [write_reports(models, image, tmp_path / "out", views=number)["a.png"] for number in numbers]
+    assert worded == [1, 1, 1]
+    assert found[0] == found[3]
+    assert found[1] == found[2]
+    assert found[0]["fingerprint"] != found[1]["fingerprint"]
+
+
 def test_a_broken_line_that_is_not_the_last_stops_the_run(models, folder, tmp_path) -> None:
     (tmp_path / "reports.jsonl").write_text('{"id": \n{"id": "x"}\n')
     with pytest.raises(ValueError, match=r"reports\.jsonl: line 1 must be a JSON object with an id"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kif_mrg.rounds import METRIC
 from kif_mrg.text import ReportTokenizer
+from kif_mrg.workflow import ReportEvaluator
 from kif_tiny_reporter import REPORTS
 from kif_training_runs import BUNDLE, train
 from monai.bundle import ConfigParser
@@ -111,6 +115,18 @@ def test_paper_size_forward(reporter: Any) -> None:
     assert said["class_logits"].shape == (1, 4, 18)
     assert said["retrieved"].shape == (1, 512)
     assert said["logits"].shape == (*tokens.shape, len(reporter.tokenizer))
+
+
+def test_every_choice_is_made_on_validation() -> None:
+    """No epoch or round is chosen by a number of the test cases."""
+    config = json.loads((BUNDLE / "configs" / "train.json").read_text())
+    used = [handler["metric"] for handler in config["train"]["handlers"] if "metric" in handler]
+    assert len(used) == 2  # early stopping and checkpoints
+    assert {*used} == {METRIC}
+    assert METRIC.startswith("val_")
+    evaluated = re.findall(r'"(\w+)": ', inspect.getsource(ReportEvaluator._score))
+    assert METRIC in evaluated
+    assert all(name.startswith("val_") for name in evaluated)
 
 
 def test_decoder_and_graph_start_from_the_words_of_bert(bert_dir: Path, reporter: Any) -> None:

@@ -7,8 +7,8 @@ import pytest
 from kif_mrg import evaluation_floors as floors
 from kif_mrg import report_scores
 from kif_mrg.evaluation import Scoring
-from kif_mrg.evaluation_texts import comparable, make_labeler, reference_text
-from kif_mrg.report_scores import ReportScores, bleu_statistics, text_values, weighted_bleu4
+from kif_mrg.evaluation_texts import make_labeler, reference_text
+from kif_mrg.report_scores import ReportScores, bleu_statistics, weighted_bleu4
 from kif_mrg.scored import Scored, with_interval
 from kif_mrg.text import ReportTokenizer
 from medbundles.text import meteor as meteor_module
@@ -112,7 +112,17 @@ def test_java_meteor_is_a_column_of_its_own_and_for_one_arm_only(
     assert not calls
     values = compare.score(REPORTS, states, java=True).values
     assert values["meteor"] == 0.25
-    assert values["meteor_lite"] == pytest.approx(text_values(REPORTS, REFERENCES)["meteor_lite"])
+    assert values["meteor_lite"] == report_metrics(REPORTS, REFERENCES, java=False)["meteor_lite"]
+    assert len(calls) == 1
+
+
+def test_without_java_no_java_program_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = report_metrics(REPORTS, REFERENCES, java=False)
+    monkeypatch.setattr(meteor_module, "meteor_jar", lambda: "meteor.jar")
+    monkeypatch.setattr(meteor_module, "_java_meteor", lambda pairs, jar: 0.25)
+    assert report_metrics(REPORTS, REFERENCES, java=False) == plain
+    assert report_metrics(REPORTS, REFERENCES)["meteor"] == 0.25
+    assert meteor_module.meteor(REPORTS, REFERENCES, java=False) == {"meteor_lite": plain["meteor_lite"]}
 
 
 def test_without_replicates_there_is_no_interval() -> None:
@@ -130,9 +140,9 @@ def test_both_sides_take_one_form() -> None:
     tokenizer = ReportTokenizer.build([clean])
     said = tokenizer.decode(tokenizer.encode(clean))
     assert said != clean  # the tokenizer takes hyphens apart
-    assert comparable(said, tokenizer) == comparable(clean, tokenizer) == clean
-    assert bleu([comparable(said, tokenizer)], [comparable(clean, tokenizer)])["bleu4"] == pytest.approx(1)
-    assert label_reports([comparable(said, tokenizer)]).tolist() == label_reports([raw]).tolist()
+    assert tokenizer.comparable(said) == tokenizer.comparable(clean) == clean
+    assert bleu([tokenizer.comparable(said)], [tokenizer.comparable(clean)])["bleu4"] == pytest.approx(1)
+    assert label_reports([tokenizer.comparable(said)]).tolist() == label_reports([raw]).tolist()
 
 
 def test_reference_modes() -> None:

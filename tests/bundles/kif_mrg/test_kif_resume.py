@@ -11,6 +11,7 @@ import pytest
 from kif_mrg import training_report
 from kif_mrg.losses import IsdLoss
 from kif_mrg.rounds import Rounds
+from kif_tiny_reporter import bert_folder
 from kif_training_runs import Interruption, equal, history, interrupted, train, weights
 from medbundles.engines import Checkpointing, NonFiniteLossError
 
@@ -151,4 +152,18 @@ def test_other_reports_under_the_same_path_start_anew(
         # The same words as often as before, so that every size stays what it was.
         first, second = content["train"][:2]
         first["report"], second["report"] = second["report"], first["report"]
+    assert epochs_done == [("round0", 1)] * 2
+
+
+def test_another_decoder_under_the_same_path_starts_anew(
+    tmp_path: Path, epochs_done: list[tuple[str, int]], killed: Callable[..., Path]
+) -> None:
+    digest = {"_target_": "kif_mrg.decoder.decoder_digest", "decoder": "@decoder"}
+    folder = bert_folder(tmp_path / "bert")
+    given = {"decoder": str(folder), "tokenizer_source": str(folder), "settings#decoder": digest}
+    for _ in range(2):
+        killed(0, 2, **given)
+    assert epochs_done == [("round0", 1)]
+    bert_folder(folder)  # the same sizes and words, other weights
+    killed(0, 2, **given)
     assert epochs_done == [("round0", 1)] * 2

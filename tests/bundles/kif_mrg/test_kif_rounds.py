@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from kif_mrg.losses import IsdLoss
+from kif_mrg.phantom import SIMULATED, is_simulated
 from kif_mrg.rounds import Rounds
 from kif_mrg.text import ReportTokenizer
 from kif_mrg.workflow import ReportEvaluator
@@ -44,8 +46,21 @@ def test_run_leaves_checkpoints_logs_and_report(trained: Path) -> None:
         assert len(list((trained / "eval" / "tensorboard" / f"round{index}").glob("events*"))) == 1
     page = (trained / "eval" / "training.html").read_text()
     assert page.count("data:image/png") == 2
+    assert "2 rounds, round " in page
+    assert SIMULATED in page
     assert "Round 0, without a teacher" in page
     assert "Round 1, with round 0 as teacher" in page
+
+
+def test_page_of_other_data_does_not_call_them_simulated(tiny_cohort: Path, tmp_path: Path) -> None:
+    assert is_simulated(tiny_cohort)
+    assert is_simulated(tiny_cohort / "annotation.json")
+    shutil.copy(tiny_cohort / "annotation.json", tmp_path)
+    assert not is_simulated(tmp_path)
+    assert not is_simulated(tmp_path / "annotation.json")
+    places = {"annotation": str(tmp_path / "annotation.json"), "image_dir": str(tiny_cohort / "images")}
+    train(tiny_cohort, tmp_path, epochs=1, rounds=1, **places)
+    assert SIMULATED not in (tmp_path / "eval" / "training.html").read_text()
 
 
 def test_summary_names_the_best_epoch_of_every_round(trained: Path) -> None:
@@ -129,7 +144,7 @@ def test_one_round_is_plain_training(tiny_cohort: Path, trained: Path, tmp_path:
     assert equal(weights(tmp_path / "models" / "round0.pt"), weights(trained / "models" / "round0.pt"))
     assert history(tmp_path, 0) == history(trained, 0)
     assert not list(tmp_path.rglob("round1*"))
-    assert "1 rounds, round 0 taken" in (tmp_path / "eval" / "training.html").read_text()
+    assert "1 round, round 0 taken" in (tmp_path / "eval" / "training.html").read_text()
 
 
 def test_more_rounds_while_they_help_and_the_best_is_taken(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kif_case_files import cut_short, entry, save_picture, write_annotation
 from kif_mrg.text import ReportTokenizer
-from kif_training_runs import train
+from kif_training_runs import train, training
 
 
 @pytest.fixture
@@ -80,6 +80,16 @@ def test_unusable_entry_is_named_with_its_key(
     assert not (tmp_path / "models").exists()
 
 
+def test_unusable_entries_and_images_come_in_one_message(data: Path, tmp_path: Path) -> None:
+    write(data, {"report": ""})
+    (data / "images" / "t1.png").unlink()
+    cut_short(data / "images" / "t2.png")
+    message = refused(data, tmp_path, **{"records#_target_": "kif_mrg.validation.read_records"})
+    assert message.startswith(f"3 problems in {data / 'annotation.json'}")
+    for line in ("t0, key report: must hold words", "t1.png: no such file", "t2.png: cannot be decoded"):
+        assert line in message
+
+
 def test_unknown_split(data: Path, tmp_path: Path) -> None:
     message = refused(write(data, validation=[entry("x")]), tmp_path)
     assert "entry x, key split: must be one of train, val, test, got 'validation'" in message
@@ -117,6 +127,23 @@ def test_memory_with_validation_studies_is_refused(data: Path, tmp_path: Path) -
     message = refused(write(data), tmp_path, **settings)
     for part in ("key study_ids", "must hold no study of validation or test", "study-v1", "study-e0"):
         assert part in message
+
+
+def test_rows_of_the_own_study_are_left_out_and_not_refused(data: Path, tmp_path: Path, cache: Path) -> None:
+    """PromptMRG's rows may name the very report of their image."""
+    names = {"train": [f"t{k}" for k in range(6)], "val": ["v0", "v1"]}
+    splits = {
+        split: [entry(name, study_id=f"study-{name}", clip_indices=[int(name[1]), 3, 4]) for name in rows]
+        for split, rows in names.items()
+    }
+    file = tmp_path / "memory.npz"
+    np.savez(file, features=np.eye(6, 16, dtype=np.float32), study_ids=[f"study-t{k}" for k in range(6)])
+    settings: dict[str, Any] = {"memory_backend": "precomputed", "memory_source": str(file)}
+    parser = training(write(data, **splits), tmp_path, **settings).parser
+    parser.get_parsed_content("prepare")()
+    rows = {r["id"]: r["retrieved"] for name in splits for r in parser.get_parsed_content("records")[name]}
+    assert (rows["t0"], rows["t3"], rows["v0"]) == ([3, 4, 3], [4, 4, 4], [0, 3, 4])
+    assert all(int(name[1]) not in found for name, found in rows.items() if name[0] == "t")
 
 
 @pytest.mark.parametrize("folder", ["below a file", "/proc/medbundles"])

@@ -15,7 +15,7 @@ from kif_mrg import image_check
 from kif_mrg.annotation import read_annotation
 from kif_mrg.image_check import find_damage
 from kif_mrg.records import Splits
-from kif_mrg.validation import check_memory, check_records, read_checked
+from kif_mrg.validation import check_memory, check_records, read_records
 
 
 @pytest.fixture(autouse=True)
@@ -61,20 +61,15 @@ def test_sound_records_pass(tmp_path: Path) -> None:
     rows = memory("study-t0", "study-t1", "study-t2", "study-t7")
     check_records(splits, rows, known, progress=False)
     check_records(splits, verify_images=False, progress=False)
-    assert read_checked(tmp_path, progress=False) == splits
+    assert read_records(tmp_path, progress=False) == splits
 
 
 def test_everything_wrong_comes_in_one_message(tmp_path: Path) -> None:
     splits = cohort(tmp_path)
     first, second, third = splits["train"]
     Path(first["image_path"][0]).unlink()
-    cut_short(
-        Path(
-            save_picture(
-                tmp_path / "images" / "t1.png", np.random.default_rng(0).integers(0, 9, (60, 60), np.uint8)
-            )
-        )
-    )
+    noise = np.random.default_rng(0).integers(0, 9, (60, 60), np.uint8)
+    cut_short(Path(save_picture(tmp_path / "images" / "t1.png", noise)))
     third["labels"] = [0] * 7
     third["report"] = " ."
     second["labels"][2] = 4
@@ -110,7 +105,7 @@ def test_reading_and_checking_share_one_message(tmp_path: Path) -> None:
     path = write_annotation(tmp_path, {"train": rows, "validation": [entry("v")]}, images=False)
     save_picture(tmp_path / "images" / "empty.png")
     save_picture(tmp_path / "images" / "v.png")
-    message = problems(read_checked, path)
+    message = problems(read_records, path)
     assert message.startswith(f"5 problems in {path}:")
     for line in (
         "entry gone, key image_path, ",
@@ -120,6 +115,12 @@ def test_reading_and_checking_share_one_message(tmp_path: Path) -> None:
         "entry v, key split: must be one of train, val, test",
     ):
         assert line in message
+
+
+def test_images_of_a_sound_file_are_left_to_the_check(tmp_path: Path) -> None:
+    path = write_annotation(tmp_path, {"train": [entry("later")]}, images=False)
+    splits = read_records(path, progress=False)
+    assert "entry later, key image_path, " in problems(check_records, splits)
 
 
 def test_unknown_split_and_missing_keys_of_handmade_records(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One step of training and one validation: what decays, how fast, which terms, how reports are measured."""
+"""One step of training: what decays, how fast, and which terms there are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from kif_mrg.conditions import IGNORE
 from kif_mrg.losses import IsdLoss
 from kif_mrg.prior import ClassPrior
-from kif_mrg.workflow import ReportEvaluator, parameter_groups, reporter_trainer, warmup_cosine
-from kif_tiny_reporter import CONDITIONS, make_batch, make_reporter, make_tokenizer, padded
+from kif_mrg.workflow import parameter_groups, reporter_trainer, warmup_cosine
+from kif_tiny_reporter import CONDITIONS, make_batch, make_reporter, padded
 from medbundles.precision import Precision
 from torch import Tensor, nn
 
@@ -67,77 +67,6 @@ def test_authors_schedule() -> None:
     assert by_epoch[-1][0] == pytest.approx(5e-6)
     with pytest.raises(ValueError, match="lr_schedule must be 'steps' or 'authors', got 'linear'"):
         rates(1, 1, "linear")
-
-
-class Speaker(nn.Module):
-    """Says and diagnoses what it was given, batch by batch."""
-
-    def __init__(self, batches: list[tuple[list[str], Tensor]]) -> None:
-        super().__init__()
-        self.tokenizer, self.batches, self.asked = make_tokenizer(), batches, 0
-
-    def generate(self, image: Tensor, memory: Tensor | None, **_: Any) -> dict[str, Any]:
-        reports, class_logits = self.batches[self.asked % len(self.batches)]
-        self.asked += 1
-        return {"reports": reports, "class_logits": class_logits}
-
-
-def batch(references: list[str], labels: Tensor) -> dict[str, Any]:
-    return {"image": torch.zeros(len(references), 3, 8, 8), "report": references, "labels": labels}
-
-
-def certain(states: Tensor) -> Tensor:
-    """Logits (B, 4, C) whose largest is that of `states` (B, C)."""
-    return nn.functional.one_hot(states, 4).permute(0, 2, 1) * 5.0
-
-
-def test_metrics_of_hand_made_reports() -> None:
-    labels = torch.zeros(3, CONDITIONS, dtype=torch.int64)
-    labels[0, :6] = IGNORE
-    said = labels.clamp_min(0)
-    said[1, :3] = 1  # 3 wrong of 3 * 18 - 6 known ones
-    speaker = Speaker(
-        [
-            # One of two findings; then a sound chest, in which nothing but the typing differs.
-            (["cardiomegaly .", "The lungs are well - expanded ."], certain(said[:2])),
-            (["no pneumothorax . pacemaker in place ."], certain(said[2:])),
-        ]
-    )
-    loader = [
-        batch(["cardiomegaly . left pleural effusion .", "the lungs are well-expanded ."], labels[:2]),
-        batch(["left pleural effusion ."], labels[2:]),
-    ]
-    evaluator = ReportEvaluator(speaker, CPU, loader)  # type: ignore[arg-type]
-    for _ in range(2):  # nothing is left over from the run before
-        evaluator.run()
-        metrics = evaluator.state.metrics
-        assert metrics["val_ce_f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
-        assert metrics["val_state_acc"] == pytest.approx(45 / 48)
-        assert 0 <= metrics["val_bleu4"] < 1
-
-
-def test_spelling_alone_costs_nothing() -> None:
-    reference = "well-expanded lungs . no focal consolidation ."
-    speaker = Speaker([(["Well - expanded lungs . no focal consolidation ."], torch.zeros(1, 4, 2))])
-    unlabelled = torch.full((1, 2), IGNORE)
-    evaluator = ReportEvaluator(speaker, CPU, [batch([reference], unlabelled)])  # type: ignore[arg-type]
-    evaluator.run()
-    assert evaluator.state.metrics["val_bleu4"] == pytest.approx(1)
-    assert evaluator.state.metrics["val_ce_f1"] == 1
-    assert torch.tensor(evaluator.state.metrics["val_state_acc"]).isnan()
-
-
-def test_prior_is_estimated_from_the_whole_validation_set() -> None:
-    logits = torch.randn(3, 4, CONDITIONS)
-    labels = torch.randint(0, 4, (3, CONDITIONS))
-    labels[:, 0] = 2  # no positive: keeps its prior
-    prior, expected = (ClassPrior(CONDITIONS, torch.full((CONDITIONS,), 0.5)) for _ in "ab")
-    speaker = Speaker([(["a ."] * 2, logits[:2]), (["a ."], logits[2:])])
-    loader = [batch(["a ."] * 2, labels[:2]), batch(["a ."], labels[2:])]
-    ReportEvaluator(speaker, CPU, loader, prior).run()  # type: ignore[arg-type]
-    expected.update(logits, labels)
-    torch.testing.assert_close(prior.prior, expected.prior)
-    assert prior.prior[0] == 0.5
 
 
 class Step:

@@ -16,7 +16,6 @@ from kif_mrg.conditions import CONDITIONS
 from kif_mrg.data import ReportDataset, eval_loader
 from kif_mrg.diagnosis_scores import common_states
 from kif_mrg.evaluation import Scoring
-from kif_mrg.evaluation_texts import comparable
 from kif_mrg.predicting import Prediction, predict
 from kif_mrg.records import Record
 from kif_mrg.report_scores import ReportScores
@@ -46,7 +45,7 @@ def run_scores(place: Path, budget: Budget, run: Run) -> Scores:
     found: Scores = {}
     for prefix, shuffled in (("", False), (SHUFFLED, True)):
         said = predict(reporter, loader, precision, **search, shuffle_images=shuffled)
-        reports = [comparable(row["report"], reporter.tokenizer) for row in said]
+        reports = [reporter.tokenizer.comparable(row["report"]) for row in said]
         scores = _text_scores(compare, reports) | {STATES: state_accuracy(_states(said), records)}
         found |= {prefix + name: value for name, value in scores.items()}
     return found | validated(place, run)
@@ -56,7 +55,7 @@ def floor_scores(budget: Budget, seed: int) -> dict[str, Scores]:
     """Scores of what a seed's training cases say without an image, by the name of the floor."""
     splits, records = read_annotation(training_cohort(budget, seed)), _test_records(budget)
     tokenizer = ReportTokenizer.build([record["report"] for record in splits["train"]])
-    train, val = ([comparable(r["report"], tokenizer) for r in splits[name]] for name in ("train", "val"))
+    train, val = ([tokenizer.comparable(r["report"]) for r in splits[name]] for name in ("train", "val"))
     made, _ = floors.floor_reports(train, val, len(records), seed)
     compare = _compare(records, tokenizer)
     found = {name: _text_scores(compare, reports) for name, reports in made.items()}
@@ -81,7 +80,7 @@ def _test_records(budget: Budget) -> list[Record]:
 
 
 def _compare(records: Sequence[Record], tokenizer: ReportTokenizer) -> ReportScores:
-    references = [comparable(record["report"], tokenizer) for record in records]
+    references = [tokenizer.comparable(record["report"]) for record in records]
     studies = [record["study_id"] for record in records]
     return ReportScores(references, studies, label_reports, Scoring().efficacy, n_bootstrap=0)
 
