@@ -50,7 +50,7 @@ def test_the_discovered_bundles_are_the_folders_of_the_repository(monkeypatch: p
     folders = {file.parents[1].name: file.parents[1] for file in ROOT.glob("bundles/*/configs/metadata.json")}
     found = medbundles.discover()
     assert {name: info.root for name, info in found.items()} == folders
-    assert set(found) == {"react_kd", "kif_mrg"}
+    assert set(found) == {"react_kd", "kif_mrg", "rect_vlm"}
     assert not [info.error for info in found.values() if info.error]
 
 
@@ -94,7 +94,12 @@ def test_bundles_in_one_process_keep_their_own_networks(
 ) -> None:
     scaffold("contract_third", tmp_path / "plugins")
     monkeypatch.setenv("MEDBUNDLES_PATH", str(tmp_path / "plugins"))
-    answers = {"react_kd": (2, 3), "kif_mrg": (2, 4, 18), "contract_third": None}
+    answers = {
+        "react_kd": (2, 3),
+        "kif_mrg": (2, 4, 18),
+        "rect_vlm": (2, 5, 32, 96, 96),
+        "contract_third": None,
+    }
     networks, again = ({name: loaded(name).network_def.eval() for name in answers} for _ in range(2))
     for name, shape in answers.items():
         network = networks[name]
@@ -109,7 +114,7 @@ def test_bundles_in_one_process_keep_their_own_networks(
 
 def test_two_trainings_in_one_process_keep_their_own_settings() -> None:
     """Both are put together side by side, each of its own parts and by its own numbers."""
-    names = ("react_kd", "kif_mrg")
+    names = ("react_kd", "kif_mrg", "rect_vlm")
     parsers = {name: medbundles.load(name, "training").parser for name in names}
     for name in (*names, *names):
         parsed = {key: parsers[name].get_parsed_content(key) for key in ("network_def", "loss", "precision")}

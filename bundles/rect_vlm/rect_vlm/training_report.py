@@ -1,0 +1,44 @@
+"""The page a training leaves behind: every phase, what it trained, how it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medbundles.figures import learning_curves
+from medbundles.report import HtmlReport
+from medbundles.tables import write_json
+
+from rect_vlm.phases import Phase
+
+NOTE = (
+    "Validation scans alone, on which the epochs were chosen. AUROC: mean over the findings that have both "
+    "classes. Dice: mean over the lesions that are there. Label F1: findings in the written reports, read by "
+    "the rule labeler, against those in the true ones. Score: the mean of those a phase trains."
+)
+
+
+def write_training_report(
+    output_dir: Path, results: Sequence[Mapping[str, Any]], phases: Sequence[Phase]
+) -> Path:
+    """Write `<output_dir>/training.html` and `phases.json`: best metrics and curves of every phase."""
+    write_json(output_dir / "phases.json", list(results))
+    page = HtmlReport("ReCT-VLM training", ", ".join(f"phase {row['phase']}" for row in results))
+    page.paragraph(NOTE)
+    page.table(results, "Best epoch of every phase")
+    for phase in phases:
+        path = output_dir / f"{phase.stem}_history.jsonl"
+        if not path.is_file():
+            continue
+        history = [json.loads(line) for line in path.read_text().splitlines()]
+        keys = list(dict.fromkeys(key for epoch in history for key in epoch if key != "epoch"))
+        metrics = [key for key in keys if key.startswith("val_")]
+        losses = [key for key in keys if not key.startswith("val_")]
+        page.heading(f"Phase {phase.name}: trains {', '.join(phase.trains)}")
+        page.figure(
+            learning_curves(history, losses=losses, metrics=metrics, title=f"Phase {phase.name}"),
+            f"Weighted loss terms and validation metrics of phase {phase.name}",
+        )
+    return Path(page.save(output_dir / "training.html"))
