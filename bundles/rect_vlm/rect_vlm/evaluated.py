@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,11 @@ class FindingResults:
     probabilities: Mapping[str, Floats]
     scores: Mapping[str, Replicated]
     per_finding: Sequence[Mapping[str, Any]]
+
+    @property
+    def auroc_defined(self) -> int:
+        """Findings whose known labels hold both classes."""
+        return sum(not math.isnan(row["auroc"]["value"]) for row in self.per_finding)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,7 @@ def metrics(found: Evaluated, facts: Mapping[str, Any]) -> Row:
     if (findings := found.findings) is not None:
         content["findings"] = {
             **_arms(findings.scores),
-            "auroc_defined": sum(
-                row["auroc"]["value"] == row["auroc"]["value"] for row in findings.per_finding
-            ),
+            "auroc_defined": findings.auroc_defined,
             "per_finding": findings.per_finding,
         }
     if found.lesions is not None:

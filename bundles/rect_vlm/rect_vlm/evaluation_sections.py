@@ -77,8 +77,7 @@ class EvaluationPage:
         """The classification beside its floors, finding by finding, with ROC curves."""
         self.report.heading("Findings")
         self._arms(results.scores, FINDING_MEANS)
-        defined = sum(row["auroc"]["value"] == row["auroc"]["value"] for row in results.per_finding)
-        self.report.paragraph(f"AUROC is defined for {defined} of {len(FINDINGS)} findings.")
+        self.report.paragraph(f"AUROC is defined for {results.auroc_defined} of {len(FINDINGS)} findings.")
         metrics = {"auroc_macro": "AUROC (macro)", "f1_macro_tuned": "F1 (macro, tuned)"}
         self._bars("findings", results.scores, metrics)
         self.report.table(_titled(results.per_finding, PER_FINDING), "Every finding, the model alone")
