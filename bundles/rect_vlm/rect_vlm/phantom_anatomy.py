@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from rect_vlm.phantom_chest import (
     AORTA,
-    AORTA_RADIUS,
     ARCH_BASE,
     ASCENDING,
     DESCENDING,
@@ -32,21 +33,31 @@ from rect_vlm.phantom_grid import Grid, Volume, tubes
 from rect_vlm.phantom_wall import draw_wall
 
 
-def draw_anatomy(grid: Grid, heart_scale: float, contrast: bool, rng: np.random.Generator) -> Chest:
-    """A chest without findings but the size of its heart; `rng` draws the patient's build."""
+@dataclass(frozen=True)
+class Shape:
+    """What findings do to the anatomy: size of the heart (1 is normal), whether there is contrast in the
+    blood, radius of the aorta in mm, and how many mm the diaphragm of each side is raised."""
+
+    heart: float
+    contrast: bool
+    aorta_radius: float
+    lift: dict[Side, float]
+
+
+def draw_anatomy(grid: Grid, shape: Shape, rng: np.random.Generator) -> Chest:
+    """A chest without findings but of the given shape; `rng` draws the patient's build."""
     build, skeleton, lungs, belly = rng.spawn(4)
-    standard = grid.stretched(1 / build.normal(1.0, (0.035, 0.04, 0.04)))
+    standard = grid.stretched(1 / build.normal(1.0, (0.025, 0.03, 0.03)))
     wall, front, back = _cavity(standard, build)
     # A larger heart grows to the left, forward and down.
-    center = (
-        np.array([-58.0, -24.0, 20.0]) + build.normal(0, 2.5, 3) + (heart_scale - 1) * np.array([-18, -4, 16])
-    )
-    heart = Heart(center, np.array(HEART_RADII) * heart_scale * build.normal(1, 0.035, 3))
+    grown = (shape.heart - 1) * np.array([-18, -4, 16])
+    center = np.array([-58.0, -24.0, 20.0]) + build.normal(0, 2, 3) + grown
+    heart = Heart(center, np.array(HEART_RADII) * shape.heart * build.normal(1, 0.03, 3))
     chest = Chest(grid, standard, heart, heart.distance(standard), wall, front, back)
     draw_wall(chest, skeleton)
-    _draw_cavity(chest, belly)
+    _draw_cavity(chest, shape.lift, belly)
     _draw_lungs(chest, lungs)
-    _draw_mediastinum(chest, contrast)
+    _draw_mediastinum(chest, shape)
     return chest
 
 
@@ -61,7 +72,7 @@ def _cavity(grid: Grid, rng: np.random.Generator) -> tuple[Volume, Volume, Volum
     return wall, (middle - reach).astype(np.float32), (middle + reach).astype(np.float32)
 
 
-def _draw_cavity(chest: Chest, rng: np.random.Generator) -> None:
+def _draw_cavity(chest: Chest, lift: dict[Side, float], rng: np.random.Generator) -> None:
     """Part the chest cavity into lungs, mediastinal fat and, below the diaphragm, abdomen."""
     z, y, x = chest.standard.axes
     inside = chest.wall < 1
@@ -70,7 +81,9 @@ def _draw_cavity(chest: Chest, rng: np.random.Generator) -> None:
     middle = middle - 9 * np.clip((y - 14) / 18, 0, 1)
     clear = inside & (chest.heart_mm > 4.5) & (np.square(x / 25) + np.square((y - 73) / 27) > 1)
     for side, sign in SIGN.items():
-        top = (-74 if side == "right" else -84) + rng.normal(0, 6)  # the right dome stands higher
+        top = (
+            (-74 if side == "right" else -84) + rng.normal(0, 5) + lift[side]
+        )  # the right dome stands higher
         dome = top - 0.0045 * np.square(np.abs(x) - 60) - 0.0062 * np.square(y + 12)
         chest.side[side] = clear & (sign * x > middle) & (z > dome)
         below = inside & (sign * x >= 0) & (z <= dome)
@@ -102,8 +115,8 @@ def _draw_lungs(chest: Chest, rng: np.random.Generator) -> None:
         np.copyto(chest.labels, np.uint8(LOBE_ID[lobe]), where=where)  # type: ignore[index]
     lungs = chest.lungs
     air = rng.normal(-852, 16) + 0.25 * y + 10 * chest.grid.smooth_noise(12, rng)
-    if rng.random() < 0.35:  # not disease: lying down, the back of the lungs is less inflated
-        air = air + rng.uniform(80, 170) * np.clip((y - chest.back + 14) / 10, 0, 1)
+    if rng.random() < 0.3:  # not disease: lying down, the back of the lungs is less inflated
+        air = air + rng.uniform(70, 140) * np.clip((y - chest.back + 14) / 10, 0, 1)
     np.copyto(chest.hu, air.astype(np.float32), where=lungs)
     for side in SIGN:
         chest.raise_to(_vessels(chest, side, rng) * chest.side[side], MUSCLE)
@@ -120,14 +133,14 @@ def _vessels(chest: Chest, side: Side, rng: np.random.Generator, count: int = 14
     return tubes(chest.standard, paths[:-1].reshape(-1, 3), paths[1:].reshape(-1, 3), radii)
 
 
-def _draw_mediastinum(chest: Chest, contrast: bool) -> None:
+def _draw_mediastinum(chest: Chest, shape: Shape) -> None:
     """Heart, great vessels, airways and esophagus."""
     z, y, x = chest.standard.axes
-    blood = 165.0 if contrast else MUSCLE
+    blood = 165.0 if shape.contrast else MUSCLE
     inside = chest.wall < 1
     chest.put((chest.heart_mm > 0) & (chest.heart_mm < 4.5) & inside, FAT)
-    chest.put((chest.heart_mm <= 0) & inside, 85.0 if contrast else MUSCLE + 2, HEART)
-    if contrast:
+    chest.put((chest.heart_mm <= 0) & inside, 85.0 if shape.contrast else MUSCLE + 2, HEART)
+    if shape.contrast:
         chest.put((chest.heart_mm < -10) & inside, blood)
     arteries = tubes(
         chest.standard,
@@ -143,7 +156,7 @@ def _draw_mediastinum(chest: Chest, contrast: bool) -> None:
     chest.put(cava, blood, VENA_CAVA)
     gullet = (np.square((x - 5) / 9) + np.square((y - 34) / 7) < 1) & (z > -110)
     chest.put(gullet, 35.0, ESOPHAGUS)
-    chest.put(aorta_mm(chest.standard) < 0, blood, AORTA)
+    chest.put(aorta_mm(chest.standard) < shape.aorta_radius, blood, AORTA)
     branches = tubes(
         chest.standard,
         [(50, 0, -6), (52, 8, 4), (50, 18, 14)],
@@ -165,7 +178,7 @@ def _draw_mediastinum(chest: Chest, contrast: bool) -> None:
 
 
 def aorta_mm(grid: Grid) -> Volume:
-    """Distance (D,H,W) in mm from the wall of the aorta, negative inside."""
+    """Distance (D,H,W) in mm from the middle of the aorta."""
     z, y, x = grid.axes
     width = float(np.linalg.norm(DESCENDING - ASCENDING))
     along, middle = (DESCENDING - ASCENDING).tolist(), ((ASCENDING + DESCENDING) / 2).tolist()
@@ -174,4 +187,4 @@ def aorta_mm(grid: Grid) -> Volume:
     bent = np.sqrt(np.square(u) + np.square(np.maximum(z - ARCH_BASE, 0))) - np.float32(width / 2)
     distance = np.sqrt(np.square(bent) + np.square(v))
     low = (u < 0) & (z < -30)  # where the ascending part leaves the heart
-    return np.where(low, np.float32(1e3), distance - np.float32(AORTA_RADIUS))
+    return np.where(low, np.float32(1e3), distance)

@@ -23,7 +23,7 @@ LOBE_ID: dict[Lobe, int] = dict(zip(LOBES, (12, 13, 14, 10, 11), strict=True))
 
 SIGN: dict[Side, int] = {"right": -1, "left": 1}
 HILUM = {side: np.array([-14.0, 14.0, 40.0 * sign]) for side, sign in SIGN.items()}
-AORTA_RADIUS, ARCH_BASE = 14.0, 12.0  # mm; z above which the aorta bends
+ARCH_BASE = 12.0  # z above which the aorta bends
 ASCENDING, DESCENDING = np.array([-16.0, -14.0]), np.array([42.0, 23.0])  # (y, x)
 # The heart's long axis points left, forward and down; the rows are orthonormal.
 HEART_AXES = np.array([[-0.5, -0.4, 0.768], [-0.239, 0.917, 0.321], [-0.832, -0.023, -0.554]])

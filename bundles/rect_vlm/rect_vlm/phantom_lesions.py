@@ -82,12 +82,12 @@ def _fluid_mm(chest: Chest, fluid: Fluid) -> Volume:
 
 
 def _plate(chest: Chest, center: NDArray[np.float64], rng: np.random.Generator) -> Volume:
-    """A disc of about 9 x 7 x 2 cm, nearly level."""
+    """A disc of about 11 x 9 x 3 cm, nearly level."""
     z, y, x = (axis - np.float32(c) for axis, c in zip(chest.grid.axes, center, strict=True))
     tilt = rng.normal(0, 0.25, 2)
     height = z - tilt[0] * y - tilt[1] * x
-    across = np.sqrt(np.square(y / 35) + np.square(x / 45) + np.square(height / 10))
-    return soft((1 - across) * 10, 4).astype(np.float32)
+    across = np.sqrt(np.square(y / 44) + np.square(x / 55) + np.square(height / 14))
+    return soft((1 - across) * 14, 4).astype(np.float32)
 
 
 def _blob(chest: Chest, focus: Focus, edge: float, rng: np.random.Generator) -> Volume:

@@ -9,7 +9,6 @@ import numpy as np
 
 from rect_vlm.phantom_chest import (
     AORTA,
-    AORTA_RADIUS,
     ARCH_BASE,
     ASCENDING,
     DESCENDING,
@@ -37,13 +36,15 @@ STATION_MM: dict[Station, tuple[float, float, float]] = {
     "right hilar": (-18, 8, -46),
     "left hilar": (-16, 8, 48),
 }
-PLAQUES: dict[Severity, int] = {"mild": 8, "moderate": 14, "severe": 22}
+PLAQUES: dict[Severity, int] = {"mild": 10, "moderate": 18, "severe": 26}
 # Coronary arteries as directions on the heart, along HEART_AXES, from their origin on.
 CORONARIES = (
     ((-0.45, -0.75, 0.35), (0.1, -0.95, 0.2), (0.6, -0.75, 0.1), (0.95, -0.3, 0.0)),
     ((-0.5, -0.6, -0.3), (-0.3, -0.2, -0.9), (0.1, 0.4, -0.9), (0.3, 0.8, -0.5)),
     ((-0.6, -0.6, 0.5), (-0.5, -0.3, 0.8), (-0.3, 0.3, 0.9), (0.0, 0.8, 0.6)),
 )
+# mm; a hardened aorta is a wide one.
+AORTA_RADIUS: dict[Severity | None, float] = {None: 14, "mild": 15.5, "moderate": 17, "severe": 18.5}
 METAL, CALCIUM = 2600.0, 850.0  # HU
 
 
@@ -74,10 +75,10 @@ def hiatal_hernia(chest: Chest, mm: int, rng: np.random.Generator) -> None:
 
 
 def lymph_nodes(chest: Chest, stations: Sequence[Station], mm: int, rng: np.random.Generator) -> None:
-    """Enlarged nodes, two to four at each station; the largest is `mm` across its short axis."""
+    """Enlarged nodes, three to five at each station; the largest is `mm` across its short axis."""
     for number, station in enumerate(stations):
-        count = int(rng.integers(2, 5))
-        centers = np.array(STATION_MM[station]) + rng.normal(0, 5, (count, 3))
+        count = int(rng.integers(3, 6))
+        centers = np.array(STATION_MM[station]) + rng.normal(0, 7, (count, 3))
         ends = centers + rng.normal(0, 6, (count, 3))
         radii = mm / 2 * rng.uniform(0.75, 1.0, count)
         radii[0] = mm / 2 if number == 0 else radii[0]
@@ -89,27 +90,25 @@ def lymph_nodes(chest: Chest, stations: Sequence[Station], mm: int, rng: np.rand
 
 def arterial_calcification(chest: Chest, severity: Severity, rng: np.random.Generator) -> None:
     """Plaques in the wall of the aortic arch and the descending aorta."""
-    count = PLAQUES[severity]
+    count, wall = PLAQUES[severity], AORTA_RADIUS[severity] - 1
     half = float(np.linalg.norm(DESCENDING - ASCENDING)) / 2
     middle, along = (ASCENDING + DESCENDING) / 2, (DESCENDING - ASCENDING) / (2 * half)
     way = rng.uniform(-130, np.pi * half, count)  # mm: below 0 down the descending part, else along the arch
     angle = np.clip(way / half, 0, np.pi)
     turn = rng.uniform(0, 2 * np.pi, count)  # around the aorta
-    reach = half + (AORTA_RADIUS - 1) * np.cos(turn)
-    across = (AORTA_RADIUS - 1) * np.sin(turn)
+    reach = half + wall * np.cos(turn)
+    across = wall * np.sin(turn)
     z = ARCH_BASE + np.minimum(way, 0) + reach * np.sin(angle)
     plane = middle + np.outer(reach * np.cos(angle), along) + np.outer(across, (along[1], -along[0]))
     centers = np.column_stack([z, plane])
     ends = centers + rng.normal(0, (9, 2, 2), (count, 3))
-    chest.raise_to(tubes(chest.standard, centers, ends, rng.uniform(3, 4.8, count), 2), CALCIUM)
+    chest.raise_to(tubes(chest.standard, centers, ends, rng.uniform(3.5, 5.5, count), 2), CALCIUM)
 
 
 def coronary_calcification(chest: Chest, severity: Severity, rng: np.random.Generator) -> None:
     """Plaques along the coronary arteries on the surface of the heart."""
-    share = {"mild": 0.4, "moderate": 0.6, "severe": 0.85}[severity]
-    for number, artery in enumerate(CORONARIES):
-        if severity == "mild" and number == 2:
-            continue
+    share = {"mild": 0.5, "moderate": 0.7, "severe": 0.95}[severity]
+    for artery in CORONARIES:
         knots = np.linspace(0, len(artery) - 1, 13)
         course = np.column_stack(
             [np.interp(knots, range(len(artery)), part) for part in zip(*artery, strict=True)]
@@ -117,7 +116,7 @@ def coronary_calcification(chest: Chest, severity: Severity, rng: np.random.Gene
         path = chest.heart.surface(course, 1.5)
         hard = rng.random(len(path) - 1) < share
         hard[rng.integers(0, 5)] = True
-        radii = rng.uniform(2.8, 3.8, int(hard.sum()))
+        radii = rng.uniform(3.4, 4.6, int(hard.sum()))
         chest.raise_to(tubes(chest.standard, path[:-1][hard], path[1:][hard], radii, 2), CALCIUM)
 
 
@@ -133,12 +132,12 @@ def medical_material(chest: Chest, material: Material, rng: np.random.Generator)
         heights = np.linspace(-55, 48, 6)
         at = front(0) - 7
         starts = np.array([(height, at, -11) for height in heights]) + rng.normal(0, 2, (6, 3))
-        chest.raise_to(tubes(chest.standard, starts, np.add(starts, (0, 0, 22)), 2.8), METAL)
+        chest.raise_to(tubes(chest.standard, starts, np.add(starts, (0, 0, 22)), 3.8), METAL)
         return
-    side, size = (1, (24, 7, 24)) if material == "pacemaker" else (-1, (15, 7, 15))
-    case = np.array([48.0, front(72 * side) - 14, 72.0 * side]) + rng.normal(0, 4, 3) * (1, 0.2, 1)
+    side, size = (1, (28, 9, 28)) if material == "pacemaker" else (-1, (20, 9, 20))
+    case = np.array([48.0, front(72 * side) - 16, 72.0 * side]) + rng.normal(0, 4, 3) * (1, 0.2, 1)
     chest.raise_to(soft((1 - chest.standard.radius(case, size)) * 7, 4), METAL)
     way: list[Any] = [case, np.add(case, (34, 14, -14 * side)), (66, -6, -20), (40, -8, -27), (-28, -8, -27)]
     if material == "pacemaker":  # on to the right ventricle
         way += [np.add(chest.heart.center, point) for point in ((-8, -4, -26), (-26, -18, 16))]
-    chest.raise_to(tubes(chest.standard, way[:-1], way[1:], 2.2), 0.7 * METAL)
+    chest.raise_to(tubes(chest.standard, way[:-1], way[1:], 2.8), 0.7 * METAL)

@@ -60,18 +60,20 @@ def draw_facts(rng: np.random.Generator) -> Facts:
         return _one(SEVERITIES, rng) if finding in there else None
 
     free = [lobe for lobe in visible_lobes(fluid) if lobe not in {focus.lobe for focus in consolidation}]
-    wide_bronchi = _few(free, 3, rng) if "Bronchiectasis" in there else ()
-    stations = _some(STATIONS, int(rng.integers(2, 5)), rng) if "Lymphadenopathy" in there else ()
+    wide_bronchi = (
+        _some(free, min(len(free), int(rng.integers(2, 4))), rng) if "Bronchiectasis" in there else ()
+    )
+    stations = _some(STATIONS, int(rng.integers(3, 6)), rng) if "Lymphadenopathy" in there else ()
     return Facts(
-        contrast=bool(rng.random() < 0.25),
+        contrast=bool(rng.random() < 0.2),
         material=_one(MATERIALS, rng) if "Medical material" in there else None,
         arterial_calcification=severity("Arterial wall calcification"),
         cardiomegaly=severity("Cardiomegaly"),
-        pericardial_mm=int(rng.integers(8, 25)) if "Pericardial effusion" in there else None,
+        pericardial_mm=int(rng.integers(9, 25)) if "Pericardial effusion" in there else None,
         coronary_calcification=severity("Coronary artery wall calcification"),
-        hernia_mm=int(rng.integers(20, 37)) * 2 if "Hiatal hernia" in there else None,
+        hernia_mm=int(rng.integers(25, 41)) * 2 if "Hiatal hernia" in there else None,
         nodes=stations,
-        nodes_mm=int(rng.integers(20, 35)) if stations else 0,
+        nodes_mm=int(rng.integers(22, 37)) if stations else 0,
         emphysema=severity("Emphysema"),
         atelectasis=_atelectasis(there, fluid, consolidation, rng),
         nodules=nodules,
@@ -108,13 +110,17 @@ def _lung_lesions(
     """Consolidation, ground glass and nodules; the two others keep out of consolidated lobes."""
     solid: tuple[Focus, ...] = ()
     if "Consolidation" in there:
-        solid = _foci(_some(lobes, 1 + int(len(lobes) > 3 and rng.random() < 0.25), rng), (44, 78), rng)
+        solid = _foci(_some(lobes, 1 + int(len(lobes) > 3 and rng.random() < 0.25), rng), (56, 92), rng)
     free = [lobe for lobe in lobes if lobe not in {focus.lobe for focus in solid}]
-    hazy = _foci(_few(free, 4, rng), (40, 76), rng) if "Ground glass" in there else ()
+    hazy = (
+        _foci(_some(free, min(len(free), int(rng.integers(2, 5))), rng), (50, 88), rng)
+        if "Ground glass" in there
+        else ()
+    )
     nodules: list[Focus] = []
     if "Lung nodule" in there:
-        count = int(rng.choice([1, 2, 3], p=[0.45, 0.3, 0.25]))
-        nodules = [Focus(_one(free, rng), int(rng.integers(7, 16)) * 2) for _ in range(count)]
+        count = int(rng.choice([1, 2, 4], p=[0.3, 0.4, 0.3]))
+        nodules = [Focus(_one(free, rng), int(rng.integers(8, 16)) * 2) for _ in range(count)]
     return solid, hazy, tuple(sorted(nodules, key=lambda nodule: -nodule.mm))
 
 
@@ -132,7 +138,7 @@ def _atelectasis(
 
 
 def _fluid(rng: np.random.Generator) -> Fluid:
-    return Fluid(_sides(rng), int(rng.integers(12, 61)))
+    return Fluid(_sides(rng), int(rng.integers(14, 61)))
 
 
 def _sides(rng: np.random.Generator) -> tuple[Side, ...]:

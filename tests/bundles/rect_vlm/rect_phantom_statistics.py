@@ -21,21 +21,20 @@ PLANE = np.ones((1, 3, 3), dtype=bool)
 NOT_UPPER = [LOBE_ID[lobe] for lobe in ("right middle", "right lower", "left lower")]
 
 
-def on_cpu_grid(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
-    """HU, structures and masks of a scan, resampled about its middle."""
+def on_cpu_grid(scan: Scan, volume: NDArray, order: int) -> NDArray:
+    """HU (order 1) or structures (order 0) of a scan, resampled about its middle by grid points."""
     assert CPU.spacing is not None
     own = np.array([scan.affine[2, 0], -scan.affine[1, 1], -scan.affine[0, 2]])
-    factor = np.array(CPU.spacing) / own
-    offset = (np.array(scan.hu.shape) - 1) / 2 - factor * (np.array(CPU.img_size) - 1) / 2
-
-    def resample(volume: NDArray, order: int, outside: float) -> NDArray:
-        return ndimage.affine_transform(
-            volume, factor, offset, CPU.img_size, order=order, mode="constant", cval=outside
-        )
-
-    hu = np.clip(resample(scan.hu.astype(np.float32), 1, -1000), -1000, 1000)
-    masks = {name: resample(mask.astype(np.uint8), 0, 0) > 0 for name, mask in scan.lesions.items()}
-    return hu, resample(scan.structures, 0, 0), masks
+    out = volume
+    for axis, (count, step) in enumerate(zip(CPU.img_size, np.array(CPU.spacing) / own, strict=True)):
+        at = (volume.shape[axis] - 1) / 2 + step * (np.arange(count) - (count - 1) / 2)
+        low = np.clip(np.floor(at) if order else np.rint(at), 0, volume.shape[axis] - 2).astype(int)
+        below, above = (np.take(out, low + k, axis=axis) for k in (0, 1))
+        share = np.clip(at - low, 0, 1).reshape([-1 if k == axis else 1 for k in range(3)]) * order
+        outside = (at < 0) | (at > volume.shape[axis] - 1)
+        out = below + share.astype(np.float32) * (above.astype(np.float32) - below) if order else below
+        out[(slice(None),) * axis + (outside,)] = -1000 * order
+    return np.clip(out, -1000, 1000)
 
 
 class View:

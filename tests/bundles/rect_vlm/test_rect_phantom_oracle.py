@@ -32,7 +32,7 @@ def measured() -> tuple[np.ndarray, np.ndarray]:
     rows = []
     for k, found in enumerate(facts):
         scan = draw_scan(found, np.random.default_rng([4, k]), np.random.default_rng([5, k]))
-        view = View(*on_cpu_grid(scan)[:2])
+        view = View(on_cpu_grid(scan, scan.hu, 1), on_cpu_grid(scan, scan.structures, 0))
         rows.append([MEASURES[finding](view) for finding in FINDINGS])
     return np.array([fact_labels(found) for found in facts]), np.array(rows)
 
@@ -53,19 +53,19 @@ MILDEST: dict[str, dict[str, Any]] = {
     "Medical material": {"material": "sternal wires"},
     "Arterial wall calcification": {"arterial_calcification": "mild"},
     "Cardiomegaly": {"cardiomegaly": "mild"},
-    "Pericardial effusion": {"pericardial_mm": 8},
+    "Pericardial effusion": {"pericardial_mm": 9},
     "Coronary artery wall calcification": {"coronary_calcification": "mild"},
-    "Hiatal hernia": {"hernia_mm": 40},
-    "Lymphadenopathy": {"nodes": ("prevascular", "subcarinal"), "nodes_mm": 20},
+    "Hiatal hernia": {"hernia_mm": 50},
+    "Lymphadenopathy": {"nodes": ("prevascular", "subcarinal"), "nodes_mm": 22},
     "Emphysema": {"emphysema": "mild"},
     "Atelectasis": {"atelectasis": ("right middle",)},
-    "Lung nodule": {"nodules": (Focus("left upper", 14),)},
-    "Lung opacity": {"ground_glass": (Focus("right upper", 40),)},
+    "Lung nodule": {"nodules": (Focus("left upper", 16),)},
+    "Lung opacity": {"ground_glass": (Focus("right upper", 50),)},
     "Pulmonary fibrotic sequela": {"sequela": ("left",)},
-    "Pleural effusion": {"effusion": Fluid(("right",), 12)},
+    "Pleural effusion": {"effusion": Fluid(("right",), 14)},
     "Mosaic attenuation pattern": {"mosaic": "mild"},
     "Peribronchial thickening": {"peribronchial": "mild"},
-    "Consolidation": {"consolidation": (Focus("left lower", 44),)},
+    "Consolidation": {"consolidation": (Focus("left lower", 56),)},
     "Bronchiectasis": {"bronchiectasis": ("right lower",)},
     "Interlobular septal thickening": {"septal": "mild"},
 }
@@ -77,7 +77,7 @@ def test_every_finding_at_its_mildest_stands_out_from_the_noise() -> None:
 
     def image(facts: Facts, noise: int) -> np.ndarray:
         scan = draw_scan(facts, np.random.default_rng(8), np.random.default_rng([9, noise]))
-        return on_cpu_grid(scan)[0]
+        return on_cpu_grid(scan, scan.hu, 1)
 
     normal = image(Facts(), 0)
     for finding, fact in MILDEST.items():
