@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,24 @@ from medbundles.figure_style import COLORS, INK, LINE, SOFT, frame, legend, line
 from medbundles.resampling import Floats
 
 Series = Mapping[str, ArrayLike]  # name -> (value, low, high)
+
+
+def history_curves(
+    path: Path, terms: Sequence[str] | None = None, title: str = "Training", subtitle: str = ""
+) -> Figure | None:
+    """Learning curves of a history that TermLogger wrote, None where there is none.
+
+    Every column called `val_` is a metric; losses are those of `terms` that were logged, default all others.
+    """
+    if not path.is_file():
+        return None
+    history = [json.loads(line) for line in path.read_text().splitlines()]
+    columns = list(dict.fromkeys(key for epoch in history for key in epoch if key != "epoch"))
+    metrics = [key for key in columns if key.startswith("val_")]
+    losses = [key for key in columns if not key.startswith("val_")]
+    if terms is not None:
+        losses = [term for term in terms if term in history[0]]
+    return learning_curves(history, losses=losses, metrics=metrics, title=title, subtitle=subtitle)
 
 
 def learning_curves(

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -15,6 +16,13 @@ def check_writable(folder: str | Path) -> Path:
     except OSError as error:
         raise OSError(f"output folder must be writable, got {folder}: {error.strerror or error}") from error
     return folder
+
+
+def check_outputs(folders: Iterable[str | Path], needed_bytes: float = 200e6) -> None:
+    """Raise OSError before a run begins if a folder cannot be written or its disk has too little space."""
+    for folder in folders:
+        check_writable(folder)
+        check_free_space(folder, needed_bytes)
 
 
 def check_free_space(folder: str | Path, needed_bytes: float) -> None:

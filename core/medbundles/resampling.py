@@ -74,3 +74,24 @@ def paired_difference(
         "bootstrap_low": low,
         "bootstrap_high": high,
     }
+
+
+def other_group(groups: Sequence[str], seed: int = 0, where: str = "of group") -> list[int]:
+    """A permutation that leads every case to one of another group (patient, study); the same for one seed.
+
+    Raises:
+        ValueError: more than half of the cases are of one group; `where` says what groups are: "in study".
+    """
+    names, codes, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    largest = int(counts.max())
+    if 2 * largest > len(groups):
+        kind = where.split()[-1]
+        raise ValueError(
+            f"shuffled images need no {kind} with more than half of the records, "
+            f"got {largest} of {len(groups)} {where} {names[counts.argmax()]}"
+        )
+    # Side by side by group, in random order; a step as long as the largest group leaves every group.
+    order = np.argsort(np.random.default_rng(seed).permutation(len(names))[codes], kind="stable")
+    partner = np.empty_like(order)
+    partner[order] = np.roll(order, -largest)
+    return partner.tolist()

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medbundles.problems import Problems
 from medbundles.text.cleaning import Style, clean_report, first_words
 from medbundles.text.labeler import CHEXPERT_CONDITIONS, label_reports
 
 from kif_mrg.annotation_file import annotation_path, load_entries
 from kif_mrg.conditions import CONDITIONS, IGNORE
 from kif_mrg.mimic_labels import attach_mimic_labels, read_mimic_labels
-from kif_mrg.problems import Problems
 from kif_mrg.records import SPLITS, Record, Splits, note_record_problems, study_of, subject_of
 
 __all__ = ["Record", "Splits", "attach_mimic_labels", "read_annotation", "read_mimic_labels"]

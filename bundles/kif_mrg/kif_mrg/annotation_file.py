@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kif_mrg.problems import Problems
+from medbundles.problems import Problems
+
 from kif_mrg.records import SPLITS
 
 Entry = dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
+from medbundles.resampling import other_group
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Compose, Randomizable, RandomizableTrait, Transform
 from monai.utils import convert_to_tensor
@@ -140,27 +141,8 @@ class ReportDataset(torch.utils.data.Dataset):
         Raises ValueError when more than half of the records are of one study.
         """
         shuffled = copy.copy(self)
-        shuffled.image_of = other_study([record["study_id"] for record in self.records], seed)
+        shuffled.image_of = other_group([record["study_id"] for record in self.records], seed, "in study")
         return shuffled
-
-
-def other_study(studies: Sequence[str], seed: int = 0) -> list[int]:
-    """A permutation that leads every record to one of another study; the same for one seed.
-
-    Raises ValueError when more than half of the records are of one study.
-    """
-    names, codes, counts = np.unique(np.asarray(studies), return_inverse=True, return_counts=True)
-    largest = int(counts.max())
-    if 2 * largest > len(studies):
-        raise ValueError(
-            "shuffled images need no study with more than half of the records, "
-            f"got {largest} of {len(studies)} in study {names[counts.argmax()]}"
-        )
-    # Side by side by study, in random order; a step as long as the largest study leaves every study.
-    order = np.argsort(np.random.default_rng(seed).permutation(len(names))[codes], kind="stable")
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, -largest)
-    return partner.tolist()
 
 
 def _may_be_random(step: object) -> bool:

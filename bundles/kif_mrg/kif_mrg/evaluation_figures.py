@@ -12,9 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from medbundles.figure_style import COLORS, INK, SOFT, frame, legend, quiet
+from medbundles.intervals import Entry
 from numpy.typing import ArrayLike
-
-from kif_mrg.scored import Entry
 
 OWN, FLOOR = COLORS[0], "#9AA5B1"  # the model's bar, and all it must beat
 STATE_TICKS = ("blank", "pos", "neg", "unc")

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from medbundles.intervals import CONFIDENCE, with_interval
 from medbundles.report import HtmlReport
 from medbundles.tables import write_csv, write_json
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from kif_mrg.evaluation_gallery import add_gallery
 from kif_mrg.evaluation_sections import EvaluationPage, differences, efficacy_readings
 from kif_mrg.phantom import SIMULATED
 from kif_mrg.report_lines import ReportLines
-from kif_mrg.scored import CONFIDENCE, Scored, with_interval
+from kif_mrg.scored import Scored
 
 logger = logging.getLogger(__name__)
 

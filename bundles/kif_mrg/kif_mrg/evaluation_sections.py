@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from medbundles.intervals import CONFIDENCE, Entry, with_interval
 from medbundles.report import HtmlReport, save_figure
 from medbundles.text.efficacy import clinical_efficacy
 
@@ -16,7 +17,6 @@ from kif_mrg.case_page import readable_name
 from kif_mrg.conditions import CONDITIONS
 from kif_mrg.diagnosis_scores import confusion
 from kif_mrg.evaluated import Evaluated
-from kif_mrg.scored import CONFIDENCE, Entry, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from medbundles.problems import Problems
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +21,6 @@ from kif_mrg.annotation import read_annotation
 from kif_mrg.memory_backends import Backend, Precomputed, make_backend
 from kif_mrg.memory_building import build_entries, entries_digest, picture_key, take_over
 from kif_mrg.memory_file import Entries, read_entries, read_json, write_npz
-from kif_mrg.problems import Problems
 from kif_mrg.records import Record, describe
 from kif_mrg.retrieval import nearest_rows, read_rows, write_rows
 

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
+from medbundles.problems import Problems
+
 from kif_mrg.conditions import IGNORE, STATES
-from kif_mrg.problems import Problems
 
 SPLITS = ("train", "val", "test")
 REQUIRED_KEYS = ("id", "study_id", "image_path", "report", "raw", "labels", "split")

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from medbundles.atomic import write_text
 from medbundles.engines import Checkpointing, DistillationTrainer
-from medbundles.engines.checkpointing import load_weights, save_atomic
-from medbundles.folders import check_free_space, check_writable
+from medbundles.engines.checkpointing import load_weights, save_weights
+from medbundles.folders import check_outputs
 from medbundles.precision import Precision
 
 from kif_mrg import phantom
@@ -47,9 +46,7 @@ def prepare(
         ValueError: with all that is wrong with the records at once (file, entry, key).
         OSError: an output folder that cannot be written, or too little space.
     """
-    for folder in output_dirs:
-        check_writable(folder)
-        check_free_space(folder, 200e6)
+    check_outputs(output_dirs)
     with idist.one_rank_first():
         phantom.ensure(dataset_dir)
         tokenizer = datasets[0].tokenizer
@@ -186,8 +183,8 @@ class Rounds:
         load_weights(self.reporter, self._weights(best), f"round {best}")
         summary = {"rounds": results, "best": best}
         if idist.get_rank() == 0:
-            save_atomic(_on_cpu(self.reporter), self.ckpt_dir / "reporter.pt")
-            save_atomic(_on_cpu(self.reporter.diagnosis), self.ckpt_dir / "model.pt")
+            save_weights(self.reporter.state_dict(), self.ckpt_dir / "reporter.pt")
+            save_weights(self.reporter.diagnosis.state_dict(), self.ckpt_dir / "model.pt")
             self._close(summary)
             self.record.unlink(missing_ok=True)
         return summary
@@ -208,7 +205,3 @@ class Rounds:
         )
         logger.info("TensorBoard   tensorboard --logdir %s", self.output_dir.absolute() / "tensorboard")
         logger.info("report        %s", report)
-
-
-def _on_cpu(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}

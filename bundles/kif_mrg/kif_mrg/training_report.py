@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medbundles.figures import learning_curves
+from medbundles.figures import history_curves
 from medbundles.report import HtmlReport
 from medbundles.tables import write_json
 
@@ -34,16 +33,10 @@ def write_training_report(output_dir: Path, summary: Mapping[str, Any], simulate
     page.table(summary["rounds"], "Best epoch of every round, on the validation cases")
     for row in summary["rounds"]:
         name = f"round{row['round']}"
-        path = output_dir / f"{name}_history.jsonl"
-        if not path.is_file():
+        curves = history_curves(output_dir / f"{name}_history.jsonl", TERMS, f"Round {row['round']}")
+        if curves is None:
             continue
-        history = [json.loads(line) for line in path.read_text().splitlines()]
-        losses = [term for term in TERMS if term in history[0]]
-        metrics = list(dict.fromkeys(key for epoch in history for key in epoch if key.startswith("val_")))
         taught = f"with round {row['round'] - 1} as teacher" if row["round"] else "without a teacher"
         page.heading(f"Round {row['round']}, {taught}")
-        page.figure(
-            learning_curves(history, losses=losses, metrics=metrics, title=f"Round {row['round']}"),
-            f"Weighted loss terms and validation metrics of round {row['round']}",
-        )
+        page.figure(curves, f"Weighted loss terms and validation metrics of round {row['round']}")
     return Path(page.save(output_dir / "training.html"))

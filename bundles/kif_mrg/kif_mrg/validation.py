@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from medbundles.problems import Problems
+
 from kif_mrg.annotation import read_annotation
 from kif_mrg.annotation_file import annotation_path
 from kif_mrg.conditions import CONDITIONS
 from kif_mrg.image_check import find_damage
-from kif_mrg.problems import Problems
 from kif_mrg.records import SPLITS, Record, Splits, describe, note_record_problems
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from medbundles import engines
 from medbundles.engines import DistillationTrainer
 from medbundles.precision import Precision
 from medbundles.text.efficacy import clinical_efficacy
@@ -28,12 +29,8 @@ FINAL = 0.1  # of the learning rate, at the end of the cosine
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer: matrices decay, biases and norms (one dimension) do not."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """Groups of a network's parameters for an optimizer, see medbundles.engines.parameter_groups."""
+    return engines.parameter_groups(network.parameters(), weight_decay)
 
 
 def warmup_cosine(

@@ -15,9 +15,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from medbundles.fingerprint import file_stamp
 from numpy.typing import NDArray
-
-from react_kd.fingerprint import file_stamp
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from ignite.engine import Engine
 from medbundles.atomic import write_text
 from medbundles.engines import Checkpointing, EarlyStop, EpochSeed, TermLogger
 from medbundles.engines.checkpointing import load_weights
-from medbundles.folders import check_free_space, check_writable
+from medbundles.folders import check_outputs
 from medbundles.precision import Precision
 from monai.handlers import ValidationHandler
 
@@ -39,9 +39,7 @@ def prepare(
         ValueError: with all that is wrong with the cases of the datasets at once (case, key, file).
         OSError: an output folder that cannot be written, or too little space.
     """
-    for folder in output_dirs:
-        check_writable(folder)
-        check_free_space(folder, 200e6)
+    check_outputs(output_dirs)
     with idist.one_rank_first():
         phantom.ensure(dataset_dir)
         cases = [dict(case) for dataset in datasets for case in dataset.data]

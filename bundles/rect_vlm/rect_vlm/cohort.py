@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import ignite.distributed as idist
-from medbundles.folders import check_free_space, check_writable
+from medbundles.folders import check_outputs
 
 from rect_vlm import phantom
 from rect_vlm.ctrate import parse_volume, read_ctrate
@@ -28,7 +28,7 @@ from rect_vlm.validation import check_records
 logger = logging.getLogger(__name__)
 
 Splits = dict[str, list[Record]]
-CHECKS = {"cls": "classification", "loc": "localization", "gen": "report"}
+CHECKS = {"cls": "classification", "loc": "localization", "gen": "report", "reward": "report"}
 
 
 def read_cohort(dataset_dir: str, hu_source: str = "auto", release: str = "auto") -> Splits:
@@ -107,13 +107,11 @@ def prepare(
         ValueError: with all that is wrong with the records at once (volume, file, key).
         OSError: an output folder that cannot be written, or too little space.
     """
-    for folder in output_dirs:
-        check_writable(folder)
-        check_free_space(folder, 200e6)
+    check_outputs(output_dirs)
     with idist.one_rank_first():
         phantom.ensure(dataset_dir)
         if check_files:
-            check_records(records, [CHECKS[task] for task in tasks])
+            check_records(records, sorted({CHECKS[task] for task in tasks}))
         for dataset in datasets:
             dataset.fill_cache()
     model.read_texts()

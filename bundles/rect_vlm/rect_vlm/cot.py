@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-from rect_vlm.problems import Problems
+from medbundles.problems import Problems
 
 SCHEMA_FILE = Path(__file__).with_name("cot_schema.json")
 QUESTION = "Reason step by step about this chest CT finding and name it:"

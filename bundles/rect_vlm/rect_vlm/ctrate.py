@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medbundles.problems import Problems
+
 from rect_vlm.ctrate_tables import Metadata, read_labels, read_metadata, read_reports, volume_id
 from rect_vlm.hu import resolve_source
 from rect_vlm.lesion_masks import own_masks, segmented_masks
-from rect_vlm.problems import Problems
 from rect_vlm.records import Record, first_reconstructions
 
 __all__ = ["Record", "parse_volume", "read_ctrate", "volume_place"]

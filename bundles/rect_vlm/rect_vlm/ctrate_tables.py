@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from medbundles.problems import Problems
+
 from rect_vlm.findings import FINDINGS
-from rect_vlm.problems import Problems
 from rect_vlm.records import UNKNOWN
 
 VOLUME = "VolumeName"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from medbundles.resampling import other_group
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Compose, RandomizableTrait, Transform
 from torch.utils.data import DataLoader
@@ -15,7 +16,7 @@ from rect_vlm import sampling
 from rect_vlm.case_steps import CaseCompose, FinishCased
 from rect_vlm.findings import FINDINGS
 from rect_vlm.records import UNKNOWN, Record, volume_of
-from rect_vlm.sampling import Item, eval_loader, other_patients
+from rect_vlm.sampling import Item, eval_loader
 from rect_vlm.volume_cache import VolumeCache
 
 __all__ = ["CtDataset", "eval_loader", "train_loader"]
@@ -99,7 +100,7 @@ class CtDataset(torch.utils.data.Dataset):
         Raises ValueError when more than half of the records are of one patient.
         """
         shuffled = copy.copy(self)
-        shuffled.volume_of = other_patients([record["patient"] for record in self.records], seed)
+        shuffled.volume_of = other_group([record["patient"] for record in self.records], seed, "of patient")
         return shuffled
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from medbundles.atomic import replacing
+from medbundles.problems import Problems
 from numpy.typing import NDArray
 
 from rect_vlm.dicom_series import is_dicom
 from rect_vlm.grids import VolumeGrid
-from rect_vlm.problems import Problems
 from rect_vlm.rtstruct import find_structure_set, read_structures
 from rect_vlm.volume_input import grid_of, read_volume
 

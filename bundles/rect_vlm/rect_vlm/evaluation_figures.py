@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from medbundles.figure_style import COLORS, INK, LINE, SOFT, frame, legend, quiet
+from medbundles.intervals import Entry
 from medbundles.resampling import Floats
 from numpy.typing import NDArray
 
 from rect_vlm.findings import LESIONS, lesion_title
 from rect_vlm.grids import VolumeGrid
-from rect_vlm.intervals import Entry
 from rect_vlm.slice_figures import OUTLINES, Panel, body_box, choose_panels, cut, mark_directions, to_ras
 
 OWN, FLOOR = COLORS[0], "#9AA5B1"  # the model, and all it must beat

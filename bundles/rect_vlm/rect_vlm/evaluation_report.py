@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from medbundles.intervals import CONFIDENCE, with_interval
 from medbundles.report import HtmlReport
 from medbundles.tables import write_csv, write_json
 
@@ -18,7 +19,7 @@ from rect_vlm.evaluation_gallery import add_gallery
 from rect_vlm.evaluation_scans import ScanReader
 from rect_vlm.evaluation_sections import EvaluationPage
 from rect_vlm.findings import FINDINGS, LESIONS
-from rect_vlm.intervals import CONFIDENCE, Replicated, differences, entries, with_interval
+from rect_vlm.intervals import Replicated, differences, entries
 from rect_vlm.records import UNKNOWN
 
 logger = logging.getLogger(__name__)

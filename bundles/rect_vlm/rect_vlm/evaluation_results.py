@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from medbundles.intervals import entry
 from medbundles.resampling import Floats
 
 from rect_vlm import evaluation_floors as floors
@@ -13,7 +14,7 @@ from rect_vlm.evaluated import FindingResults, LesionResults, ReportResults
 from rect_vlm.evaluation_cohort import Cohort
 from rect_vlm.finding_scores import HALF, best_thresholds, decision_scores, finding_summary, ranking_scores
 from rect_vlm.findings import FINDINGS, LESIONS
-from rect_vlm.intervals import entry, replicated
+from rect_vlm.intervals import replicated
 from rect_vlm.lesion_scores import counts, lesion_summary, lesion_table
 from rect_vlm.records import Record, label_table
 from rect_vlm.report_comparison import ReportComparison

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medbundles.intervals import CONFIDENCE, Entry, with_interval
 from medbundles.report import HtmlReport, save_figure
 
 from rect_vlm import evaluation_figures as figures
@@ -13,7 +14,7 @@ from rect_vlm import evaluation_floors as floors
 from rect_vlm.evaluated import Evaluated, FindingResults, LesionResults, ReportResults
 from rect_vlm.evaluation_results import ALL
 from rect_vlm.findings import FINDINGS, lesion_title
-from rect_vlm.intervals import CONFIDENCE, Entry, Replicated, differences, entries, with_interval
+from rect_vlm.intervals import Replicated, differences, entries
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

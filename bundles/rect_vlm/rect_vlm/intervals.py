@@ -6,20 +6,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from medbundles.resampling import Floats, percentile_interval
+from medbundles.intervals import Entry, entry
+from medbundles.resampling import Floats
 
-Entry = dict[str, float]  # value, low, high; without an interval low and high are nan
 Replicated = Mapping[str, tuple[float, Floats | None]]  # a value and its replicates (R,)
-
-CONFIDENCE = 0.95
-
-
-def entry(value: float, replicates: Floats | None = None) -> Entry:
-    """A value with its interval at 95 % confidence."""
-    low = high = math.nan
-    if replicates is not None:
-        low, high = map(float, percentile_interval(replicates, CONFIDENCE))
-    return {"value": float(value), "low": low, "high": high}
 
 
 def entries(scores: Replicated) -> dict[str, Entry]:
@@ -40,11 +30,3 @@ def differences(own: Replicated, other: Replicated) -> dict[str, Entry]:
 def replicated(values: Mapping[str, Floats], replicates: Mapping[str, Floats]) -> Replicated:
     """Values of one computation without weights and of the same one with them."""
     return {name: (float(value), np.asarray(replicates[name])) for name, value in values.items()}
-
-
-def with_interval(found: Entry) -> str:
-    """`0.812 [0.741, 0.879]`, or a dash where the score is not defined."""
-    if math.isnan(found["value"]):
-        return "–"
-    value = f"{found['value']:.3f}"
-    return value if math.isnan(found["low"]) else f"{value} [{found['low']:.3f}, {found['high']:.3f}]"

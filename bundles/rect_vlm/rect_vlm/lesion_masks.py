@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from medbundles.problems import Problems
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rect_vlm.findings import LESIONS
 from rect_vlm.grids import VolumeGrid, on_axes_of, other_grid_problem
-from rect_vlm.problems import Problems
 from rect_vlm.volume_input import Source, stored_values
 
 FOLDER = "lesion_masks"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rect_vlm.problems import Problems
+from medbundles.problems import Problems
 
 CENTRE = "0.jpeg"  # the annotated slice; those around it are in "context"
 

@@ -10,7 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine
-from medbundles.engines import Checkpointing, DistillationTrainer, TermLogger
+from medbundles.engines import Checkpointing, DistillationTrainer, TermLogger, parameter_groups
 from medbundles.precision import Precision
 from torch import Tensor, nn
 
@@ -147,14 +147,6 @@ def part_module(model: ReCTVLM, part: str) -> nn.Module:
         generator = model.require("generator")
         return generator.projector if part == "projector" else generator.llm
     return model.require(part)
-
-
-def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer: matrices decay, biases and norms (one dimension) do not."""
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def warmup_cosine(

@@ -16,12 +16,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from medbundles.atomic import replacing
+from medbundles.problems import Problems
 from numpy.typing import NDArray
 
 from rect_vlm.ctrate import parse_volume, volume_place
 from rect_vlm.ctrate_tables import volume_id
 from rect_vlm.lesion_masks import FOLDER
-from rect_vlm.problems import Problems
 from rect_vlm.volume_files import read_grid, read_voxels
 
 logger = logging.getLogger(__name__)

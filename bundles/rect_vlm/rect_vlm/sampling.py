@@ -85,23 +85,3 @@ def train_loader(
 def eval_loader(dataset: Dataset, batch_size: int = 1, num_workers: int = 0) -> DataLoader:
     """Loader in the order of the records, the last batch as long as it comes; every process reads all."""
     return DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=collate)
-
-
-def other_patients(patients: Sequence[str], seed: int = 0) -> list[int]:
-    """A permutation that leads every record to one of another patient; the same for one seed.
-
-    Raises:
-        ValueError: more than half of the records are of one patient.
-    """
-    names, codes, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
-    largest = int(counts.max())
-    if 2 * largest > len(patients):
-        raise ValueError(
-            "shuffled images need no patient with more than half of the records, "
-            f"got {largest} of {len(patients)} of patient {names[counts.argmax()]}"
-        )
-    # Side by side by patient, in random order; a step as long as the largest group leaves every group.
-    order = np.argsort(np.random.default_rng(seed).permutation(len(names))[codes], kind="stable")
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, -largest)
-    return partner.tolist()

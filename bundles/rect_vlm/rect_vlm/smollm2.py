@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import tempfile
 from pathlib import Path
 
 import torch
 from medbundles.folders import check_free_space
 from medbundles.samples import cache_dir, fetch
 from medbundles.text import require_text_extra
+
+from rect_vlm.made_folder import make_once
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +40,7 @@ def smollm2_folder() -> Path:
     store.mkdir(parents=True, exist_ok=True)
     check_free_space(store, NEEDED_BYTES)
     logger.info("unpacking %s into %s, once", sample.name, target)
-    with tempfile.TemporaryDirectory(dir=store, prefix=".unpack-") as work:
-        whole = Path(work) / "model"
-        _unpack(sample, whole)
-        try:
-            whole.rename(target)
-        except OSError:
-            # Another process may have unpacked it meanwhile.
-            if not target.is_dir():
-                raise
-    return target
+    return make_once(target, lambda folder: _unpack(sample, folder))
 
 
 def _unpack(sample: Path, folder: Path) -> None:

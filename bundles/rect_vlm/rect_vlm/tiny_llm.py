@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import random
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from medbundles.samples import cache_dir
 from medbundles.text import require_text_extra
 
 from rect_vlm.findings import FINDINGS
+from rect_vlm.made_folder import make_once
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -74,19 +74,13 @@ def tiny_llm(
         return target
     require_text_extra()
     logger.info("teaching a tiny language model %d texts in %s", len(texts), target)
-    store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store, prefix=".llm-tiny-") as work:
-        whole = Path(work) / "model"
+
+    def write(folder: Path) -> None:
         tokenizer = _tokenizer(texts)
-        tokenizer.save_pretrained(whole)
-        _taught(tokenizer, texts, seed, steps, progress).save_pretrained(whole)
-        try:
-            whole.rename(target)
-        except OSError:
-            # Another process may have made the same one meanwhile.
-            if not target.is_dir():
-                raise
-    return target
+        tokenizer.save_pretrained(folder)
+        _taught(tokenizer, texts, seed, steps, progress).save_pretrained(folder)
+
+    return make_once(target, write)
 
 
 def made_up_reports(count: int = 256, seed: int = 0) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from pathlib import Path
 
 import torch
 from medbundles.text import require_text_extra
 
+from rect_vlm.made_folder import make_once
 from rect_vlm.prompts import Prompts, read_prompts
 
 WIDTH = 384  # that of MiniLM, so that either fits the same heads
@@ -35,17 +35,7 @@ def tiny_text_encoder(store: Path, prompts: Prompts | None = None, seed: int = 0
     if target.is_dir():
         return target
     require_text_extra()
-    store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store, prefix=".text-encoder-") as work:
-        whole = Path(work) / "model"
-        _write(whole, vocabulary, seed)
-        try:
-            whole.rename(target)
-        except OSError:
-            # Another process may have written the same one meanwhile.
-            if not target.is_dir():
-                raise
-    return target
+    return make_once(target, lambda folder: _write(folder, vocabulary, seed))
 
 
 def _vocabulary(texts: tuple[str, ...]) -> list[str]:

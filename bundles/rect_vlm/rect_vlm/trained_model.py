@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from medbundles.contract.weights import sha256
+from medbundles.fingerprint import file_stamp
 from monai.transforms import Compose
 
-from rect_vlm.fingerprint import file_stamp
 from rect_vlm.localization_net import LocalizationNet
 from rect_vlm.model import ReCTVLM
 from rect_vlm.model_build import full_config, read_geometry

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medbundles.figures import learning_curves
+from medbundles.figures import history_curves
 from medbundles.report import HtmlReport
 from medbundles.tables import write_json
 
@@ -29,16 +28,9 @@ def write_training_report(
     page.paragraph(NOTE)
     page.table(results, "Best epoch of every phase")
     for phase in phases:
-        path = output_dir / f"{phase.stem}_history.jsonl"
-        if not path.is_file():
+        curves = history_curves(output_dir / f"{phase.stem}_history.jsonl", title=f"Phase {phase.name}")
+        if curves is None:
             continue
-        history = [json.loads(line) for line in path.read_text().splitlines()]
-        keys = list(dict.fromkeys(key for epoch in history for key in epoch if key != "epoch"))
-        metrics = [key for key in keys if key.startswith("val_")]
-        losses = [key for key in keys if not key.startswith("val_")]
         page.heading(f"Phase {phase.name}: trains {', '.join(phase.trains)}")
-        page.figure(
-            learning_curves(history, losses=losses, metrics=metrics, title=f"Phase {phase.name}"),
-            f"Weighted loss terms and validation metrics of phase {phase.name}",
-        )
+        page.figure(curves, f"Weighted loss terms and validation metrics of phase {phase.name}")
     return Path(page.save(output_dir / "training.html"))

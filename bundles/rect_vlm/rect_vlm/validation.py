@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medbundles.atomic import write_text
+from medbundles.problems import Problems
 from medbundles.samples import cache_dir
 
 from rect_vlm.case_steps import LoadCased
@@ -20,7 +21,6 @@ from rect_vlm.fingerprint import volume_key
 from rect_vlm.grids import VolumeGrid, grid_problem, other_grid_problem
 from rect_vlm.hu import INTENSITIES
 from rect_vlm.phantom import ensure
-from rect_vlm.problems import Problems
 from rect_vlm.records import Record, describe, volume_of
 from rect_vlm.volume_files import read_grid
 

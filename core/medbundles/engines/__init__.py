@@ -2,6 +2,7 @@
 
 from medbundles.engines.checkpointing import Checkpointing
 from medbundles.engines.distillation import DistillationTrainer, freeze
+from medbundles.engines.groups import parameter_groups
 from medbundles.engines.guards import EarlyStop, NonFiniteLossError, check_finite
 from medbundles.engines.logs import TermLogger
 from medbundles.engines.seeding import EpochSeed
@@ -15,4 +16,5 @@ __all__ = [
     "TermLogger",
     "check_finite",
     "freeze",
+    "parameter_groups",
 ]

@@ -24,6 +24,11 @@ def save_atomic(obj: Any, path: Path) -> None:
             raise OSError(f"torch could not write all of it, is the disk full? ({error})") from error
 
 
+def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Save a raw state dict, its tensors on the CPU; errors as in `save_atomic`."""
+    save_atomic(_on_cpu(state), path)
+
+
 def load_weights(module: nn.Module, path: str | Path, what: str = "checkpoint") -> None:
     """Load a raw state dict strictly with weights_only=True.
 
@@ -146,7 +151,7 @@ class Checkpointing:
 
     def _save_weights(self) -> None:
         if idist.get_rank() == 0:
-            save_atomic(_on_cpu(self.model.state_dict()), self.best_path)
+            save_weights(self.model.state_dict(), self.best_path)
 
     def _save(self, trainer: Engine) -> None:
         if idist.get_rank() == 0:

@@ -57,7 +57,7 @@ def train(data: Path, out: Path, *overlays: str, figures: bool = False, **overri
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDBUNDLES_CACHE", str(data.parent / "cache"))
         if not figures:
-            patch.setattr(training_report, "learning_curves", lambda *_, **__: None)
+            patch.setattr(training_report, "history_curves", lambda *_, **__: None)
             patch.setattr(HtmlReport, "figure", lambda *_: None)
         try:
             workflow.run()

@@ -9,8 +9,9 @@ from kif_mrg import report_scores
 from kif_mrg.evaluation import Scoring
 from kif_mrg.evaluation_texts import make_labeler, reference_text
 from kif_mrg.report_scores import ReportScores, bleu_statistics, weighted_bleu4
-from kif_mrg.scored import Scored, with_interval
+from kif_mrg.scored import Scored
 from kif_mrg.text import ReportTokenizer
+from medbundles.intervals import with_interval
 from medbundles.text import meteor as meteor_module
 from medbundles.text.cleaning import clean_report
 from medbundles.text.efficacy import clinical_efficacy

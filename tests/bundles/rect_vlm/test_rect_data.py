@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from medbundles.resampling import other_group
 from rect_tiny_ctrate import GEOMETRY, REPORT, tiny_ctrate
 from rect_vlm import case_steps
 from rect_vlm.cache_building import build_cache
@@ -15,7 +16,7 @@ from rect_vlm.data import CtDataset, eval_loader, train_loader
 from rect_vlm.findings import FINDINGS, LESIONS
 from rect_vlm.geometry import GEOMETRIES, Geometry
 from rect_vlm.records import Record
-from rect_vlm.sampling import ScanSampler, other_patients
+from rect_vlm.sampling import ScanSampler
 from rect_vlm.transforms import eval_transform, train_transform
 from rect_vlm.volume_cache import VolumeCache
 
@@ -173,7 +174,7 @@ def test_shuffled_images_are_of_other_patients(records: list[Record]) -> None:
         assert shuffled[i]["id"] == records[i]["id"]
         assert torch.equal(shuffled[i]["image"], dataset[shuffled.volume_of[i]]["image"])
     with pytest.raises(ValueError, match="got 2 of 3 of patient a"):
-        other_patients(["a", "a", "b"])
+        other_group(["a", "a", "b"], where="of patient")
 
 
 def test_the_cache_can_be_built_ahead(root: Path, tmp_path: Path, cache: Path, opened: list[str]) -> None:

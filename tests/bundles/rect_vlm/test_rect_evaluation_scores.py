@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from medbundles.intervals import entry, with_interval
 from medbundles.resampling import bootstrap_weights
 from monai.metrics import compute_hausdorff_distance, compute_iou
 from rect_vlm import lesion_scores
@@ -16,7 +17,7 @@ from rect_vlm.finding_scores import (
     ranking_scores,
 )
 from rect_vlm.findings import FINDINGS, LESIONS
-from rect_vlm.intervals import differences, entry, with_interval
+from rect_vlm.intervals import differences
 from rect_vlm.lesion_scores import counts, lesion_summary, lesion_table, overlap_scores
 from rect_vlm.report_comparison import ReportComparison, make_labeler
 from rect_vlm.report_labeler import label_reports

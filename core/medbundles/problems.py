@@ -1,8 +1,8 @@
-"""One message for everything that is wrong with the files of a run."""
+"""One message for everything that is wrong with the data of a run."""
 
 from __future__ import annotations
 
-SHOWN = 20  # a systematic mistake, such as a wrong image folder, would fill the screen 270,000 times
+SHOWN = 20  # a systematic mistake, such as a wrong folder, would fill the screen 270,000 times
 
 
 class Problems:
@@ -15,7 +15,7 @@ class Problems:
         return bool(self._lines)
 
     def add(self, kind: str, line: str) -> None:
-        """Note one problem; `line` names file, entry and key."""
+        """Note one problem; `line` names the file, the entry and the key."""
         self._lines.setdefault(kind, []).append(line)
 
     def raise_if_any(self, where: str) -> None:
