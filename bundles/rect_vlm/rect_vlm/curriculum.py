@@ -12,12 +12,12 @@ import ignite.distributed as idist
 import torch
 from medbundles.atomic import write_text
 from medbundles.contract.weights import sha256
-from medbundles.engines.checkpointing import save_atomic
+from medbundles.engines.checkpointing import save_weights
 from monai.utils import set_determinism
 
 from rect_vlm.model import ReCTVLM
 from rect_vlm.part_weights import PartWeights, read_parts
-from rect_vlm.phases import ORDER, Phase, chosen_phases, read_phases, sources
+from rect_vlm.phases import ORDER, PARTS, Phase, chosen_phases, read_phases, sources
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Curriculum:
             result = self._finished(phase, fingerprint)
             if result is None:
                 set_determinism(self.seed)
-                run = self.reinforced if name == "3" else self.supervised
+                run = self.reinforced if "reward" in phase.losses else self.supervised
                 result = run(phase, fingerprint)
                 self._keep(phase, fingerprint, result)
             results.append({"phase": name, **result})
@@ -108,7 +108,7 @@ class Curriculum:
 
     def _add_parts(self, phase: Phase, first: dict[str, dict[str, torch.Tensor]]) -> None:
         """Build the generator when it is needed, and remember the first weights of every part."""
-        if "gen" in phase.losses and self.model.generator is None:
+        if "projector" in phase.parts and self.model.generator is None:
             set_determinism(self.seed)  # its first weights do not depend on which phases ran before
             self.add_generator()
         for part in phase.parts:
@@ -118,15 +118,20 @@ class Curriculum:
 
     def _begin(self, phase: Phase, first: Mapping[str, dict[str, torch.Tensor]]) -> dict[str, str]:
         """Load the weights that a phase starts with; returns where each part came from."""
-        origin = {}
+        origin: dict[str, str] = {}
+        starts: dict[str | None, list[str]] = {}
         for part, source in sources(phase, self.phases).items():
+            starts.setdefault(source, []).append(part)
+        for source, parts in starts.items():
             if source is None:
-                state, origin[part] = first[part], "new"
+                state = {key: value for part in parts for key, value in first[part].items()}
+                where = "new"
             else:
                 path = self._file(self.phases[source])
-                state = read_parts(path, [part], f"{part} of phase {source}, for phase {phase.name}")
-                origin[part] = f"{source} {sha256(path)[:16]}"
-            PartWeights(self.model, [part]).load_state_dict(state)
+                why = f"{', '.join(parts)} of phase {source}, for phase {phase.name}"
+                state, where = read_parts(path, parts, why), f"{source} {sha256(path)[:16]}"
+            PartWeights(self.model, parts).load_state_dict(state)
+            origin |= dict.fromkeys(parts, where)
         told = ", ".join(f"{part} {where.split()[0]}" for part, where in origin.items())
         logger.info("phase %s starts with: %s; trains %s", phase.name, told, ", ".join(phase.trains))
         return origin
@@ -153,9 +158,6 @@ class Curriculum:
             )
             return None
         logger.info("phase %s is finished: %s", phase.name, path)
-        PartWeights(self.model, list(phase.trains)).load_state_dict(
-            read_parts(path, list(phase.trains), f"phase {phase.name}")
-        )
         return kept["result"]
 
     def _keep(self, phase: Phase, fingerprint: Mapping[str, Any], result: Mapping[str, float]) -> None:
@@ -173,10 +175,10 @@ class Curriculum:
         last = self.phases[results[-1]["phase"]]
         self._load_newest(last)
         files = []
-        if "localizer" in last.parts or ORDER.index(last.name) >= ORDER.index("2"):
+        if "localizer" in last.parts:
             files.append(self.ckpt_dir / "model.pt")
-            save_atomic(_on_cpu(self.model.localization_net.state_dict()), files[-1])
-        if ORDER.index(last.name) >= ORDER.index("2"):
+            save_weights(self.model.localization_net.state_dict(), files[-1])
+        if last.parts == PARTS:
             files.append(self.ckpt_dir / "rect_vlm")
             self.model.save_pretrained(files[-1])
         report = write_training_report(self.output_dir, results, list(self.phases.values()))
@@ -189,16 +191,13 @@ class Curriculum:
         logger.info("report        %s", report)
 
     def _load_newest(self, last: Phase) -> None:
-        """The best epoch of the last phase, and for the parts it did not have, of the phases before."""
-        for name in ORDER[: ORDER.index(last.name) + 1]:
+        """Every part as the newest phase up to the last one left it, each read once."""
+        left = [part for part in PARTS if self.model.has_part(part)]
+        for name in reversed(ORDER[: ORDER.index(last.name) + 1]):
             phase = self.phases.get(name)
-            if phase is None or not self._file(phase).is_file():
+            parts = [part for part in left if phase is not None and part in phase.trains]
+            if phase is None or not parts or not self._file(phase).is_file():
                 continue
-            parts = [part for part in phase.trains if self.model.has_part(part)]
-            if parts:
-                why = f"phase {name}"
-                PartWeights(self.model, parts).load_state_dict(read_parts(self._file(phase), parts, why))
-
-
-def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+            state = read_parts(self._file(phase), parts, f"phase {name}")
+            PartWeights(self.model, parts).load_state_dict(state)
+            left = [part for part in left if part not in parts]

@@ -43,7 +43,7 @@ def lesion_maps(study: Study, masks: Tensor, threshold: float = 0.5, keep: bool 
     Raises:
         ValueError: the study came in model space and has no voxels of its own.
     """
-    _, affine, shape = _grids(study)
+    _, affine, shape = own_grid(study)
     labels = np.zeros(shape, dtype=np.uint8)
     best = np.full(shape, threshold, dtype=np.float32)
     millilitres = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
@@ -54,7 +54,7 @@ def lesion_maps(study: Study, masks: Tensor, threshold: float = 0.5, keep: bool 
         box = lesion_box(study, mask > threshold)
         if box is None:
             continue
-        found = kept[lesion][box] if keep else _in_box(study, mask, box)
+        found = kept[lesion][box] if keep else map_in_box(study, mask, box)
         volumes[lesion] = float((found > threshold).sum()) * millilitres
         wins = found > best[box]
         labels[box][wins], best[box][wins] = label, found[wins]
@@ -63,7 +63,7 @@ def lesion_maps(study: Study, masks: Tensor, threshold: float = 0.5, keep: bool 
 
 def lesion_box(study: Study, inside: Tensor) -> Box | None:
     """Box of the file's voxels outside of which a map interpolated from `inside` (D, H, W) is empty."""
-    model_grid, own, shape = _grids(study)
+    model_grid, own, shape = own_grid(study)
     places = inside.nonzero().numpy()
     if not len(places):
         return None
@@ -78,14 +78,15 @@ def lesion_box(study: Study, inside: Tensor) -> Box | None:
     return x, y, z
 
 
-def _in_box(study: Study, mask: Tensor, box: Box) -> NDArray[np.float32]:
-    model_grid, own, _ = _grids(study)
+def map_in_box(study: Study, mask: Tensor, box: Box) -> NDArray[np.float32]:
+    """A map (D, H, W) of the model grid on the voxels of a box of the file."""
+    model_grid, own, _ = own_grid(study)
     here = own @ nib.affines.from_matvec(np.eye(3), [side.start for side in box])
     shape = [side.stop - side.start for side in box]
     return invert(mask.unsqueeze(0), model_grid, here, shape).as_tensor()[0].numpy()
 
 
-def _grids(study: Study) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, ...]]:
+def own_grid(study: Study) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, ...]]:
     """Affine of the model grid; affine and shape (X, Y, Z) of the file."""
     if study.affine is None or study.source_affine is None or study.source_shape is None:
         raise ValueError("the study must come from a volume with an affine, got one in model space")

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from rect_vlm.finding_scores import weighted_mean
 from rect_vlm.findings import LESIONS
-from rect_vlm.lesion_maps import lesion_box
+from rect_vlm.lesion_maps import lesion_box, map_in_box, own_grid
 from rect_vlm.lesion_masks import lesion_bits
 from rect_vlm.records import Record
 from rect_vlm.studies import Study
-from rect_vlm.transforms import invert
 from rect_vlm.volume_files import read_grid
 
 Mask = NDArray[np.bool_]
@@ -29,15 +28,10 @@ HIT = 0.1  # Dice of a lesion that counts as found, of ReXGroundingCT (arXiv 250
 
 def file_mask(study: Study, mask: Tensor, threshold: float = 0.5) -> Mask:
     """Where a probability mask (D, H, W) of the model grid is above the threshold on the file (X, Y, Z)."""
-    shape, own = study.source_shape, study.source_affine
-    if shape is None or own is None or study.affine is None:
-        raise ValueError("the study must come from a volume with an affine, got one in model space")
-    found = np.zeros([int(size) for size in shape], dtype=bool)
+    found = np.zeros(own_grid(study)[2], dtype=bool)
     box = lesion_box(study, mask > threshold)
     if box is not None:
-        here = np.asarray(own) @ nib.affines.from_matvec(np.eye(3), [side.start for side in box])
-        part = invert(mask.unsqueeze(0), study.affine, here, [side.stop - side.start for side in box])
-        found[box] = part.as_tensor()[0].numpy() > threshold
+        found[box] = map_in_box(study, mask, box) > threshold
     return found
 
 

@@ -12,9 +12,10 @@ from medbundles.precision import Precision
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
-from rect_vlm.findings import FINDINGS
+from rect_vlm.finding_scores import mean_defined, ranking_scores
 from rect_vlm.model import ReCTVLM
-from rect_vlm.report_labeler import label_findings
+from rect_vlm.report_labeler import label_reports
+from rect_vlm.report_scores import label_scores
 
 Batch = dict[str, Any]
 THRESHOLD = 0.5
@@ -124,19 +125,9 @@ def overlap(found: Tensor, true: Tensor, known: Tensor) -> dict[str, Tensor]:
 
 def macro_auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean AUROC over the findings whose known labels (n, 18) hold both classes; NaN if none does."""
-    from sklearn.metrics import roc_auc_score
-
-    areas = []
-    for k in range(len(FINDINGS)):
-        known = labels[:, k] >= 0
-        if len(np.unique(labels[known, k])) == 2:
-            areas.append(roc_auc_score(labels[known, k], probabilities[known, k]))
-    return float(np.mean(areas)) if areas else float("nan")
+    return float(mean_defined(ranking_scores(probabilities, labels)["auroc"]))
 
 
 def label_f1(said: Sequence[str], true: Sequence[str]) -> float:
     """Micro F1 over scans and findings of what the rule labeler reads in two lists of reports."""
-    from sklearn.metrics import f1_score
-
-    labels = [np.array([label_findings(text) for text in texts]).ravel() for texts in (true, said)]
-    return float(f1_score(*labels, zero_division=0))
+    return label_scores(label_reports(said), label_reports(true))["rule labeler micro f1"]

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PARTS = ("vision", "classifier", "localizer", "projector", "lora")
-TASKS = ("cls", "loc", "gen")
+TASKS = ("cls", "loc", "gen", "reward")
 ORDER = ("1.1", "1.2", "1.3", "2", "3")
 # Parts that a task reads besides those it trains: the vision encoder comes first in all of them.
 PARTS_OF_TASK: Mapping[str, tuple[str, ...]] = {
     "cls": ("vision", "classifier"),
     "loc": ("vision", "localizer"),
     "gen": ("vision", "projector", "lora"),
+    "reward": PARTS,  # reports are written from what classifier and localizer find
 }
 
 
@@ -60,8 +61,6 @@ class Phase:
     @property
     def parts(self) -> tuple[str, ...]:
         """Parts that take part in this phase, learning or frozen, in the order of PARTS."""
-        if self.name == "3":  # the reports are written from what classifier and localizer find
-            return PARTS
         needed = {part for task in self.losses for part in PARTS_OF_TASK[task]}
         return tuple(part for part in PARTS if part in needed)
 

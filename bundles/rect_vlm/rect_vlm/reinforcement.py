@@ -10,7 +10,8 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from medbundles.engines.checkpointing import save_atomic
+from medbundles.atomic import write_text
+from medbundles.engines.checkpointing import save_atomic, save_weights
 from medbundles.precision import Precision
 from monai.utils import set_determinism
 
@@ -155,8 +156,8 @@ class _Run:
         studies = StudyBatches(owner.model, owner.val_loader, owner.precision, self.options["studies"])
         rewards = self.trainer.evaluate(studies)
         row = {"epoch": float(self.trainer.steps)}
-        for log in [{key: sum(one[key] for one in logs) / len(logs) for key in logs[0]}] if logs else []:
-            row |= log
+        if logs:
+            row |= {key: sum(log[key] for log in logs) / len(logs) for key in logs[0]}
         row |= {METRIC: rewards["reward"]}
         row |= {f"val_{key}": value for key, value in rewards.items() if key.startswith("reward_")}
         row |= {"val_label_f1": self._label_f1(studies), "val_ended": rewards["ended"]}
@@ -168,13 +169,10 @@ class _Run:
             self.best = {key: value for key, value in row.items() if key.startswith(("val_", "epoch"))}
             if idist.get_rank() == 0:
                 weights = PartWeights(owner.model, list(self.phase.trains)).state_dict()
-                save_atomic(
-                    {key: value.detach().cpu().contiguous() for key, value in weights.items()},
-                    owner.ckpt_dir / f"{self.phase.stem}.pt",
-                )
+                save_weights(weights, owner.ckpt_dir / f"{self.phase.stem}.pt")
         if idist.get_rank() == 0:
             lines = "".join(json.dumps(line) + "\n" for line in self.history)
-            (owner.output_dir / f"{self.phase.stem}_history.jsonl").write_text(lines)
+            write_text(owner.output_dir / f"{self.phase.stem}_history.jsonl", lines)
 
     def _label_f1(self, studies: StudyBatches) -> float:
         generator = self.owner.model.require("generator")
