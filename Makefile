@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 SAMPLES := chest_ct hepatocellular_table lung_ct_rtstruct chest_xray_reports chest_xray_jpeg chest_xray_dicom
 
-.PHONY: train test slow lint bench clean
+.PHONY: train test slow demo lint bench clean
 
 train: $(VENV)/.base
 	. $(BIN)/activate && python -m monai.bundle run training --config_file bundles/react_kd/configs/train.json
@@ -17,6 +17,11 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# The demo page in headless Chromium, which has to be on the path or named by CHROMIUM.
+demo: $(VENV)/.demo
+	$(BIN)/medbundles samples fetch chest_ct
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/bundles/rect_vlm/test_rect_demo_browser.py -rs
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -39,6 +44,10 @@ $(VENV)/.lint: $(VENV)/.base
 
 $(VENV)/.test: $(VENV)/.base
 	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable ".[demo]" "playwright>=1.50"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.base

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PRIVATE = 0o600
 
 
 @contextmanager
@@ -26,6 +29,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            plain_permissions(temporary)
             temporary.replace(target)
         finally:
             if temporary.exists():
@@ -33,6 +37,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         message = f"cannot write {target}: {error.strerror or error}"
         raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
+
+
+def plain_permissions(path: str | os.PathLike[str]) -> None:
+    """Let others read a file, or the files in a folder, as the umask has it for any new file.
+
+    Libraries that write through a temporary file (safetensors) leave 0600, whatever the umask. Files with
+    other permissions stay as they are.
+    """
+    place = Path(path)
+    private = [
+        file
+        for file in (place.rglob("*") if place.is_dir() else [place])
+        if file.is_file() and stat.S_IMODE(file.stat().st_mode) == PRIVATE
+    ]
+    if not private:
+        return
+    # Asking for the umask would mean to set it, for all threads.
+    probe = private[0].with_name(f".{uuid.uuid4().hex[:12]}.probe")
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in private:
+        file.chmod(mode)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medbundles.atomic import plain_permissions
 from torch import Tensor, nn
 
 from rect_vlm.model_weights import load_tensors
@@ -31,6 +32,7 @@ def adapter_state(llm: PeftModel, adapter: str = TRAINED) -> dict[str, Tensor]:
 def save_adapter(llm: PeftModel, folder: str | Path) -> Path:
     """Write the trained adapter as peft does: adapter_config.json and adapter_model.safetensors."""
     llm.save_pretrained(str(folder), selected_adapters=[TRAINED], save_embedding_layers=False)
+    plain_permissions(folder)
     return Path(folder)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medbundles.report import HtmlReport
 
-from rect_vlm.findings import lesion_title
+from rect_vlm.findings import FINDINGS, lesion_title
 
 Row = dict[str, Any]
 
@@ -25,7 +25,9 @@ The evidence is what the language model was told besides the image. Probabilitie
 and are not calibrated, and a report can say what neither they nor the image support."""
 
 
-def write_page(path: str | Path, rows: Sequence[Row], total: int, picture: str, threshold: float) -> Path:
+def write_page(
+    path: str | Path, rows: Sequence[Row], total: int, picture: str, thresholds: Sequence[float]
+) -> Path:
     """Write the page and return its path; no network is needed to read it.
 
     Args:
@@ -33,7 +35,7 @@ def write_page(path: str | Path, rows: Sequence[Row], total: int, picture: str, 
         rows: predictions in the order of the page.
         total: cases in the run, of which `rows` are shown.
         picture: name of the file with the slices in the folder of a case; it may be missing.
-        threshold: of the findings.
+        thresholds: of the 18 findings.
     """
     from tqdm import tqdm
 
@@ -41,12 +43,13 @@ def write_page(path: str | Path, rows: Sequence[Row], total: int, picture: str, 
     page = HtmlReport("Chest CT reports", f"{shown}. Written by a network for research, not for diagnosis.")
     page.heading("How to read this page")
     page.paragraph(READING)
+    limits = dict(zip(FINDINGS, thresholds, strict=True))
     for row in tqdm(rows, desc="page", ncols=110):
-        _add_case(page, row, Path(path).parent / row["id"] / picture, threshold)
+        _add_case(page, row, Path(path).parent / row["id"] / picture, limits)
     return page.save(path)
 
 
-def _add_case(page: HtmlReport, row: Row, picture: Path, threshold: float) -> None:
+def _add_case(page: HtmlReport, row: Row, picture: Path, limits: Mapping[str, float]) -> None:
     from rect_vlm.slice_figures import finding_bars
 
     name = row["id"]
@@ -58,8 +61,8 @@ def _add_case(page: HtmlReport, row: Row, picture: Path, threshold: float) -> No
     page.table(_lesion_rows(row), "Lesions that are outlined")
     present = ", ".join(row["present"]) or "none"
     page.figure(
-        finding_bars(row["findings"], threshold, row.get("labels"), "Probability of the 18 findings"),
-        f"{name}: findings above {threshold:g}: {present}.",
+        finding_bars(row["findings"], limits, row.get("labels"), "Probability of the 18 findings"),
+        f"{name}: findings above their threshold, the dotted line: {present}.",
     )
     page.table([{"evidence": line} for line in row["evidence"]], "What the language model was told")
     if row["report"] is not None:

@@ -14,6 +14,7 @@ from rect_vlm.evidence import TAG
 from rect_vlm.findings import FINDINGS, LESIONS, lesion_title
 from rect_vlm.geometry import Geometry
 from rect_vlm.lesion_maps import LesionMaps
+from rect_vlm.predictions import HALF, Threshold, finding_limits
 
 Row = dict[str, Any]
 LEAST_SEEN = 0.98  # of the scan; padding to whole voxels is no news
@@ -26,7 +27,7 @@ def prediction_row(
     maps: LesionMaps,
     evidence: Sequence[str],
     report: str | None,
-    threshold: float = 0.5,
+    threshold: Threshold = HALF,
 ) -> Row:
     """The content of prediction.json but for notes, seconds and fingerprint.
 
@@ -37,8 +38,9 @@ def prediction_row(
         maps: the same on the voxels of the file.
         evidence: lines of `evidence.describe`.
         report: None where none was asked for.
-        threshold: a finding is present above it.
+        threshold: a finding is present above it, one for all or one for each of the 18.
     """
+    limits = finding_limits(threshold)
     chances = dict(zip(FINDINGS, map(_short, probabilities.tolist()), strict=True))
     peaks = masks.flatten(1).max(dim=1).values.tolist()
     known = {key: case[key] for key in ("regions", "report", "labels") if case.get(key) is not None}
@@ -47,7 +49,9 @@ def prediction_row(
         "image": str(case["image"]),
         "segmentation": known.get("regions"),
         "findings": chances,
-        "present": [name for name, chance in chances.items() if chance > threshold],
+        "present": [
+            name for (name, chance), limit in zip(chances.items(), limits, strict=True) if chance > limit
+        ],
         "lesions": {
             lesion: {
                 "volume_ml": round(maps.volumes[lesion], 3),

@@ -19,8 +19,9 @@ class MultiLabelClassifier(nn.Module):
     """Cosine of image and text in a common space, ``logit_k = cos(image, text_k) / temperature + bias_k``.
 
     Zero-shot classification of CT-CLIP (arXiv 2403.17834) with both projections, a soft prompt per label, a
-    bias per label and the temperature trained. The vectors of the sentences are a buffer: a checkpoint needs
-    no text encoder.
+    bias per label and the temperature trained. The image vector is standardised over the batch in training
+    (arXiv 1502.03167) and by running statistics otherwise. The vectors of the sentences are a buffer: a
+    checkpoint needs no text encoder.
 
     Args:
         embed_dim: E, width of the vision encoder.
@@ -56,6 +57,8 @@ class MultiLabelClassifier(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
         self.bias = nn.Parameter(torch.zeros(num_labels))
         self.look_up = TextAttention(embed_dim, proj_dim) if pooling == "text_attention" else None
+        # What all chests have in common is most of the vector; without this the cosine sees little else.
+        self.standard = nn.BatchNorm1d(embed_dim, affine=False)
 
     def set_text(self, cls_text: Tensor) -> None:
         """Take the sentences' vectors (K, Dt) from a text cache.
@@ -84,7 +87,7 @@ class MultiLabelClassifier(nn.Module):
         if self.training and not self.cls_text.any():
             raise ValueError("classifier has no text to train with: call set_text or load a checkpoint first")
         text = self.text_proj(self.cls_text) + self.soft_prompts  # (K, P)
-        image = present_mean(vision).unsqueeze(1)  # (B, 1, E)
+        image = self._standardised(present_mean(vision)).unsqueeze(1)  # (B, 1, E)
         if self.look_up is not None:
             image = (image + self.look_up(text, vision["local_features"])) / 2  # (B, K, E)
         image = self.image_proj(image)
@@ -94,6 +97,13 @@ class MultiLabelClassifier(nn.Module):
         )  # (B, K)
         logits = similarities / self.log_temperature.exp().clamp(*TEMPERATURES) + self.bias
         return {"logits": logits, "probabilities": logits.sigmoid(), "similarities": similarities}
+
+    def _standardised(self, image: Tensor) -> Tensor:
+        """Image vectors (B, E) with mean 0 and spread 1 over scans; one scan alone has no statistics."""
+        if self.training and len(image) == 1:
+            mean, var = self.standard.running_mean, self.standard.running_var
+            return F.batch_norm(image, mean, var, eps=self.standard.eps)
+        return self.standard(image)
 
 
 class TextAttention(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 from rect_vlm import phantom
 from rect_vlm.cache_building import build_cache
 from rect_vlm.cot_generation import generate_cot_data
+from rect_vlm.demo import demo
 from rect_vlm.dicom_conversion import convert_dicom
 from rect_vlm.medsam2_conversion import prepare_ctrate_for_medsam2
 from rect_vlm.memory import memory
@@ -21,4 +22,5 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare_ctrate_for_medsam2": prepare_ctrate_for_medsam2,
     "generate_cot_data": generate_cot_data,
     "memory": memory,
+    "demo": demo,
 }

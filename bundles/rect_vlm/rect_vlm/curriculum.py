@@ -47,6 +47,7 @@ class Curriculum:
         settings: what every phase depends on besides its own numbers.
         seed: of the first weights and of every phase.
         resume: False trains everything anew.
+        thresholds: chooses those of the findings for the model that is saved, see `validated_thresholds`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Curriculum:
         settings: Mapping[str, Any],
         seed: int = 0,
         resume: bool = True,
+        thresholds: Callable[[], Sequence[float]] | None = None,
     ) -> None:
         self.phases = read_phases(table)
         self.wanted = chosen_phases(wanted, self.phases)
@@ -70,6 +72,7 @@ class Curriculum:
         self.supervised, self.reinforced = supervised, reinforced
         self.ckpt_dir, self.output_dir = Path(ckpt_dir), Path(output_dir)
         self.settings, self.seed, self.resume = dict(settings), seed, resume
+        self.thresholds = thresholds
 
     def run(self) -> list[dict[str, Any]]:
         """Train what is missing; returns the best metrics of every phase that was asked for."""
@@ -180,6 +183,8 @@ class Curriculum:
             save_weights(self.model.localization_net.state_dict(), files[-1])
         if last.parts == PARTS:
             files.append(self.ckpt_dir / "rect_vlm")
+            if self.thresholds is not None:
+                self.model.thresholds = tuple(self.thresholds())
             self.model.save_pretrained(files[-1])
         report = write_training_report(self.output_dir, results, list(self.phases.values()))
         for row in results:

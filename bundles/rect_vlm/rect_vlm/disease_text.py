@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from rect_vlm.projection import projection_head
 
+SMALLEST_STD = 1e-5
+
 
 class LesionPrompts(NamedTuple):
     """K lesions as text of width d."""
 
     tokens: Tensor  # (K, T, d)
     mask: Tensor  # (K, T) bool, True for a token
-    pooled: Tensor  # (K, d) mean of the tokens
+    pooled: Tensor  # (K, d) what a text says as a whole
 
     def pick(self, lesions: Tensor | slice) -> LesionPrompts:
         """The same of some of the lesions."""
@@ -23,17 +25,23 @@ class LesionPrompts(NamedTuple):
 
 
 class DiseaseText(nn.Module):
-    """Project cached tokens (K, T, Dt) to `dim`; all stay, so that attention has what to choose from."""
+    """Project cached tokens (K, T, Dt) to `dim`; all stay, so that attention has what to choose from.
+
+    The vector of a text is its mean token, standardised over the lesions: means of many tokens are nearly
+    the same vector whatever is described.
+    """
 
     def __init__(self, text_dim: int, dim: int) -> None:
         super().__init__()
         self.project = projection_head(text_dim, dim, dim)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> LesionPrompts:
-        projected = self.project(tokens)
-        weight = mask.unsqueeze(2).to(projected.dtype)
-        pooled = (projected * weight).sum(1) / weight.sum(1)
-        return LesionPrompts(projected, mask, pooled)
+        weight = mask.unsqueeze(2).to(tokens.dtype)
+        means = (tokens * weight).sum(1) / weight.sum(1)  # (K, Dt)
+        if len(means) > 1:
+            std, mean = torch.std_mean(means, dim=0, correction=0)
+            means = (means - mean) / std.clamp_min(SMALLEST_STD)
+        return LesionPrompts(self.project(tokens), mask, self.project(means))
 
 
 class LesionCodes(nn.Module):

@@ -97,7 +97,10 @@ class EvaluationCohort:
         if self._is_training:
             notes.append("The model was trained on these scans: the numbers say nothing about new ones.")
         elif Path(self.dataset_dir).resolve() == Path(self.training_dir).resolve():
-            notes.append("Epochs were chosen on these scans: the numbers flatter the model.")
+            notes.append(
+                "Epochs were chosen on these scans, and so were the thresholds saved with the model, by "
+                "which findings become evidence for the report: the numbers flatter the model."
+            )
         if held_out:
             notes.append(
                 f"Thresholds were chosen on {len(held_out)} training scans, which the model has learned from."

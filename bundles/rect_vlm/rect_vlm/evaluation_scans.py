@@ -17,7 +17,7 @@ from rect_vlm.case_volumes import study_of
 from rect_vlm.data import CtDataset, eval_loader
 from rect_vlm.lesion_maps import LesionMaps, lesion_maps
 from rect_vlm.lesion_scores import scan_scores
-from rect_vlm.lesion_tokens import lesion_weights
+from rect_vlm.lesion_tokens import with_lesions
 from rect_vlm.model import ReCTVLM
 
 
@@ -114,10 +114,10 @@ class ScanReader:
     def _write(self, vision: Mapping[str, Tensor], masks: Tensor, lines: list[list[str]]) -> Sequence[Any]:
         if self.search is None:
             return [None] * len(lines)
-        weights = lesion_weights(masks, self.model.geometry.patch)
+        told = with_lesions(vision, masks, self.model.geometry.patch)
         with eval_mode(self.model), self.precision.autocast():
             generator = self.model.load_generator()
-            return generator.generate({**vision, "lesion_weights": weights}, lines, **self.search)
+            return generator.generate(told, lines, **self.search)
 
 
 def _samples(batch: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -29,9 +29,9 @@ from rect_vlm.case_row import notes, prediction_row
 from rect_vlm.case_volumes import CaseVolumes, one_sample, study_of
 from rect_vlm.fingerprint import transform_key, volume_key
 from rect_vlm.lesion_maps import LesionMaps, lesion_maps
-from rect_vlm.lesion_tokens import lesion_weights
+from rect_vlm.lesion_tokens import with_lesions
 from rect_vlm.model import ReCTVLM
-from rect_vlm.predictions import check_threshold
+from rect_vlm.predictions import HALF, Threshold, check_threshold, finding_limits
 from rect_vlm.records import describe
 from rect_vlm.studies import Study
 from rect_vlm.trained_model import check_flags, checkpoint_sums
@@ -76,7 +76,8 @@ class Predictor(SupervisedEvaluator):
         model_dir: folder of the trained model.
         trained: loads it, see `trained_model.load_trained`.
         writing: of the reports.
-        finding_threshold: a finding is present above it.
+        finding_threshold: a finding is present above it, one for all or one for each of the 18; None takes
+            those of the model.
         mask_threshold: a voxel belongs to a lesion above it; the evidence always goes by 0.5, as in training.
         val_handlers: further handlers.
         probability_maps: write the probabilities of every lesion too.
@@ -99,7 +100,7 @@ class Predictor(SupervisedEvaluator):
         model_dir: str,
         trained: Callable[[], ReCTVLM],
         writing: Writing,
-        finding_threshold: float = 0.5,
+        finding_threshold: Threshold | None = None,
         mask_threshold: float = 0.5,
         val_handlers: Sequence[Any] | None = None,
         probability_maps: bool = False,
@@ -117,7 +118,8 @@ class Predictor(SupervisedEvaluator):
         )  # fmt: skip
         self.precision, self.dataset, self.trained, self.writing = precision, dataset, trained, writing
         self.model_dir, self.outputs = model_dir, PredictionFolder(output_dir)
-        self.finding_threshold = check_threshold(finding_threshold)
+        self.finding_threshold = finding_threshold
+        self.limits = finding_limits(HALF if finding_threshold is None else finding_threshold)
         self.mask_threshold = check_threshold(mask_threshold)
         self.probability_maps, self.page_cases = probability_maps, page_cases
         self.num_workers, self.overwrite = num_workers, overwrite
@@ -136,6 +138,7 @@ class Predictor(SupervisedEvaluator):
         check_writable(self.outputs.folder)
         model = self.trained()
         self.network = self.precision.prepare(model)
+        self.limits = model.limits(self.finding_threshold)
         self.fingerprints = self._fingerprints(model)
         known = [self._finished(case, key) for case, key in zip(cases, self.fingerprints, strict=True)]
         pending = [i for i, row in enumerate(known) if row is None]
@@ -152,7 +155,7 @@ class Predictor(SupervisedEvaluator):
         rows = self.outputs.finish([case["id"] for case in cases])
         shown = rows[: self.page_cases]
         if shown:
-            write_page(folder / PAGE, shown, len(rows), PICTURE, self.finding_threshold)
+            write_page(folder / PAGE, shown, len(rows), PICTURE, self.limits)
         else:
             (folder / PAGE).unlink(missing_ok=True)
         done, before = pending - len(failures), len(cases) - pending
@@ -186,7 +189,7 @@ class Predictor(SupervisedEvaluator):
         study = study_of(sample)
         probabilities, masks, lines, report = self._read(engine, study)
         maps = lesion_maps(study, masks, self.mask_threshold, self.probability_maps)
-        row = prediction_row(case, probabilities, masks, maps, lines, report, self.finding_threshold)
+        row = prediction_row(case, probabilities, masks, maps, lines, report, self.limits)
         picture = self._picture(sample, maps, row) if self.dataset.pictures else None
         row["notes"] = notes(case, engine.network.geometry, maps)
         row["seconds"] = round(sample["seconds"] + time.perf_counter() - start, 3)
@@ -206,14 +209,12 @@ class Predictor(SupervisedEvaluator):
             engine.fire_event(IterationEvents.FORWARD_COMPLETED)
             engine.fire_event(IterationEvents.MODEL_COMPLETED)  # postprocesses
             masks = torch.as_tensor(engine.state.output[Keys.PRED])
-            lines = model.lines(
-                found, masks[None], image, regions, study.spacing, self.finding_threshold
-            )[0]  # fmt: skip
+            lines = model.lines(found, masks[None], image, regions, study.spacing, self.limits)[0]
             report = self._report(model, seen, masks, lines) if self.writing.report else None
         return found[0].cpu(), masks.cpu(), lines, report
 
     def _report(self, model: ReCTVLM, seen: dict[str, Tensor], masks: Tensor, lines: list[str]) -> str:
-        told = {**seen, "lesion_weights": lesion_weights(masks[None], model.geometry.patch)}
+        told = with_lesions(seen, masks[None], model.geometry.patch)
         return model.load_generator().generate(told, [lines], **self.writing.search)[0]
 
     def _picture(self, sample: Mapping[str, Any], maps: LesionMaps, row: Mapping[str, Any]) -> Any:
@@ -231,7 +232,7 @@ class Predictor(SupervisedEvaluator):
             checkpoint_sums(self.model_dir, model),
             transform_key(self.dataset.transform.transforms).decode(),  # type: ignore[attr-defined]
             asdict(self.writing),
-            self.finding_threshold,
+            self.limits,
             self.mask_threshold,
         ]
         keys = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +24,13 @@ def lesion_weights(masks: Tensor, patch: tuple[int, int, int]) -> Tensor:
         (B, K, N) in 0..1, patches D-major, as the encoder's local features.
     """
     return F.avg_pool3d(masks.float(), patch).flatten(2)
+
+
+def with_lesions(
+    vision: Mapping[str, Tensor], masks: Tensor, patch: tuple[int, int, int]
+) -> dict[str, Tensor]:
+    """The encoder's features with `lesion_weights` of masks (B, K, D, H, W) beside them."""
+    return {**vision, "lesion_weights": lesion_weights(masks, patch)}
 
 
 class LesionTokens(nn.Module):

@@ -61,25 +61,34 @@ def lesion_labels(labels: Tensor) -> Tensor:
     return labels[:, [FINDINGS.index(FINDING_OF_LESION[lesion]) for lesion in LESIONS]]
 
 
-def pick_lesions(masks: Tensor, known: Tensor, count: int) -> Tensor:
-    """Choose lesions for a training step at random, those that some scan of the batch has before the others.
+def pick_lesions(masks: Tensor, known: Tensor, count: int, present: float = 0.7) -> Tensor:
+    """Choose lesions for a training step at random, of each scan its own.
+
+    Most scans have few of the lesions: without a preference hardly a mask would have anything inside.
 
     Args:
         masks: (B, K, D, H, W).
         known: (B, K) whether the mask says anything.
         count: K', at most K are returned.
+        present: share of the scans whose choice begins with the lesions that they have.
 
     Returns:
-        their indices (K',), ascending.
+        their indices (B, K'), ascending.
 
     Raises:
-        ValueError: count below 1.
+        ValueError: count below 1, or a share outside 0 to 1.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count=}")
-    seen = (masks.flatten(2).any(2) & known).any(0)
-    rank = seen.float() + torch.rand(len(seen), device=masks.device)
-    return rank.topk(min(count, len(seen))).indices.sort().values
+    if count < 1 or not 0 <= present <= 1:
+        raise ValueError(f"count must be at least 1 and present within 0 to 1, got {count=} {present=}")
+    seen = masks.flatten(2).any(2) & known
+    prefers = torch.rand(len(seen), 1, device=masks.device) < present
+    rank = (seen & prefers).float() + torch.rand(seen.shape, device=masks.device)
+    return rank.topk(min(count, seen.shape[1]), dim=1).indices.sort(dim=1).values
+
+
+def of_lesions(values: Tensor, lesions: Tensor) -> Tensor:
+    """The rows (B, K', ...) of values (B, K, ...) that belong to the lesions (B, K')."""
+    return values[torch.arange(len(values), device=values.device).unsqueeze(1), lesions]
 
 
 @full_precision
@@ -92,7 +101,7 @@ def localization_loss(
 ) -> dict[str, Tensor]:
     """Weighted terms of the localizer; their sum is its loss.
 
-    `dice` and `bce` per (scan, lesion) with a mask, Dice 0 where that mask is empty; `align`, one minus the
+    `bce` per (scan, lesion) with a mask and `dice` where that mask is not empty; `align`, one minus the
     cosine of the features inside a mask and of the prompt; `cons`, agreement of the coarse with the fine
     prediction; `denoise`, only in training; `mil`, multiple-instance learning where there is no mask:
     the highest voxels against the scan's label.
@@ -126,17 +135,16 @@ def localization_loss(
 
 
 def segmentation_terms(logits: Tensor, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """`dice` and `bce`, means over the (scan, lesion) that have a mask."""
+    """`bce`, the mean over the (scan, lesion) that have a mask, and `dice` over those where it is not empty."""
     folded, target = logits.flatten(0, 1).unsqueeze(1), masks.flatten(0, 1).unsqueeze(1)  # (B K, 1, D, H, W)
     overlap = DiceLoss(sigmoid=True, reduction="none")(folded, target).reshape(known.shape)
-    # Against an empty mask Dice is about 1 whatever is predicted: nothing to learn from.
-    overlap = overlap * masks.flatten(2).any(2)
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").flatten(2).mean(2)
-    return {"dice": _mean(overlap, known), "bce": _mean(entropy, known)}
+    # Against an empty mask Dice is about 1 whatever is predicted: nothing to learn from.
+    return {"dice": _mean(overlap, known & masks.flatten(2).any(2)), "bce": _mean(entropy, known)}
 
 
 def alignment(features: Tensor, prompt: Tensor, masks: Tensor, known: Tensor) -> Tensor:
-    """One minus the cosine of features (B, K, C, *grid) inside a mask and prompt (K, C), positives only."""
+    """One minus the cosine of features (B, K, C, *grid) inside a mask and prompt (B, K, C), positives only."""
     share = F.adaptive_avg_pool3d(masks, _grid(features)).flatten(2)  # (B, K, N)
     pooled = torch.einsum("bkn,bkcn->bkc", share, features.flatten(3))
     return _mean(1 - F.cosine_similarity(pooled, prompt, dim=2), known & share.any(2))
@@ -151,13 +159,13 @@ def consistency(grid_logits: Tensor, logits: Tensor) -> Tensor:
 def multiple_instance(logits: Tensor, labels: Tensor, unmasked: Tensor, trust: Tensor) -> Tensor:
     """Cross-entropy of the mean of the largest voxel logits and the label, over known labels without a mask.
 
-    `trust` (K,) scales the loss of each lesion.
+    `trust` (B, K) scales the loss of each lesion.
     """
     told = unmasked & (labels >= 0)
     voxels = logits.flatten(2)[told]  # (n, V): the sort is left out where it is not needed
     largest = voxels.topk(max(1, round(TOP_SHARE * voxels.shape[1])), dim=1).values.mean(1)
     entropy = F.binary_cross_entropy_with_logits(largest, labels[told], reduction="none")
-    return (trust.expand_as(labels)[told] * entropy).sum() / told.sum().clamp_min(1)
+    return (trust[told] * entropy).sum() / told.sum().clamp_min(1)
 
 
 def _grid(volumes: Tensor) -> tuple[int, int, int]:

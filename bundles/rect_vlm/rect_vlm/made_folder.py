@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from medbundles.atomic import plain_permissions
+
 
 def make_once(target: Path, write: Callable[[Path], None]) -> Path:
     """Return `target`, which appears whole or not at all; `write` fills the folder that becomes it."""
@@ -15,6 +17,7 @@ def make_once(target: Path, write: Callable[[Path], None]) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
         whole = Path(work) / "model"
         write(whole)
+        plain_permissions(whole)
         try:
             whole.rename(target)
         except OSError:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from rect_vlm.findings import LESIONS
 from rect_vlm.generator_plan import GeneratorPlan
-from rect_vlm.lesion_tokens import lesion_weights
+from rect_vlm.lesion_tokens import with_lesions
 from rect_vlm.model_build import build_classifier, build_localizer, build_vision, full_config, read_geometry
 from rect_vlm.model_files import model_folder, read_config, read_tensors, save_model
 from rect_vlm.model_parts import HEADS, ModelParts
-from rect_vlm.predictions import binary_masks, check_threshold, classification, localization
+from rect_vlm.predictions import Threshold, binary_masks, check_threshold, classification, localization
 from rect_vlm.studies import Study, Volumes, is_batch, read_studies
+from rect_vlm.thresholds import read_thresholds
 
 COMPONENTS = (*HEADS, "generator")
 GENERATION = ("max_new_tokens", "temperature", "top_p", "do_sample")
@@ -85,6 +86,7 @@ class ReCTVLM(ModelParts):
                 dtype=dtype,
                 local_files_only=local_files_only,
             )
+        model.thresholds = read_thresholds(folder)
         model.arithmetic = dtype
         return model.to(device or "cpu").eval()
 
@@ -99,8 +101,9 @@ class ReCTVLM(ModelParts):
         return cls(vision, *heads, None, read_geometry(full["geometry"]), full, plan)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the model to a folder for `from_pretrained`; the language model itself stays where it is.
+        """Write the model to a folder for `from_pretrained`; the language model stays where it is.
 
+        A tiny one goes along, see `saved_llm.keep_llm`, and so do the thresholds of the findings.
         A generator that nobody has made has learned nothing, and the folder is one without.
 
         Raises:
@@ -114,7 +117,7 @@ class ReCTVLM(ModelParts):
         ct_volume: Volumes,
         segmentation_mask: Volumes | None = None,
         generate_report: bool = True,
-        classification_threshold: float = 0.5,
+        classification_threshold: Threshold | None = None,
         localization_threshold: float = 0.5,
         report_generation_config: Mapping[str, Any] | None = None,
         affine: ArrayLike | Sequence[ArrayLike] | None = None,
@@ -125,7 +128,8 @@ class ReCTVLM(ModelParts):
         Args:
             ct_volume, segmentation_mask, affine, intensity: see the class.
             generate_report: False leaves the language model out.
-            classification_threshold: a finding is present above it, in the report as well.
+            classification_threshold: a finding is present above it, in the report as well; one for all or one
+                for each of the 18; default those validated in training, 0.5 for a model without.
             localization_threshold: a voxel belongs to a lesion above it.
             report_generation_config: max_new_tokens, temperature, top_p, do_sample.
 
@@ -134,7 +138,7 @@ class ReCTVLM(ModelParts):
             on the grid that came; `reports`, a list of B texts, or None.
         """
         options = _generation(report_generation_config or {})
-        thresholds = check_threshold(classification_threshold), check_threshold(localization_threshold)
+        limits, outline = self.limits(classification_threshold), check_threshold(localization_threshold)
         found, masks, told = [], [], []
         with self._predicting():
             for study in read_studies(ct_volume, segmentation_mask, self.geometry, affine, intensity):
@@ -143,11 +147,11 @@ class ReCTVLM(ModelParts):
                 outlined = self.masks(seen, here.image)
                 masks.append(dict(zip(LESIONS, map(study.on_input_grid, outlined[0]), strict=True)))
                 if generate_report:
-                    told.append(self._told(seen, here, found[-1], outlined, thresholds[0]))
+                    told.append(self._told(seen, here, found[-1], outlined, limits))
             reports = self._write(told, options) if generate_report else None
         return {
-            "classification": classification(torch.cat(found).cpu(), thresholds[0]),
-            "localization": localization(masks, thresholds[1]),
+            "classification": classification(torch.cat(found).cpu(), limits),
+            "localization": localization(masks, outline),
             "reports": reports,
         }
 
@@ -155,16 +159,16 @@ class ReCTVLM(ModelParts):
         self,
         ct_volume: Volumes,
         segmentation_mask: Volumes | None = None,
-        threshold: float = 0.5,
+        threshold: Threshold | None = None,
         affine: ArrayLike | Sequence[ArrayLike] | None = None,
         intensity: str = "hu",
     ) -> dict[str, Any]:
         """The findings alone, see `predictions.classification`; arguments as in `predict`."""
-        check_threshold(threshold)
+        limits = self.limits(threshold)
         with self._predicting():
             studies = read_studies(ct_volume, segmentation_mask, self.geometry, affine, intensity)
             found = torch.cat([self.probabilities(self._see(study)[0]) for study in studies])
-        return classification(found.cpu(), threshold)
+        return classification(found.cpu(), limits)
 
     def localize_lesions(
         self,
@@ -230,12 +234,16 @@ class ReCTVLM(ModelParts):
         return self.encode(here.image, here.regions), here
 
     def _told(
-        self, seen: dict[str, Tensor], study: Study, found: Tensor, outlined: Tensor, threshold: float = 0.5
+        self,
+        seen: dict[str, Tensor],
+        study: Study,
+        found: Tensor,
+        outlined: Tensor,
+        threshold: Threshold | None = None,
     ) -> Told:
         """What the generator is told of a study: its features and the lines of evidence."""
         lines = self.lines(found, outlined, study.image, study.regions, study.spacing, threshold)
-        weights = lesion_weights(outlined, self.geometry.patch)
-        return Told({**seen, "lesion_weights": weights}, lines[0])
+        return Told(with_lesions(seen, outlined, self.geometry.patch), lines[0])
 
     def _write(self, told: Sequence[Told], options: Mapping[str, Any]) -> list[str]:
         vision = {name: torch.cat([one.vision[name] for one in told]) for name in told[0].vision}

@@ -2,7 +2,8 @@
 
 config.json (numbers to build it from), model.safetensors (vision, classifier, localizer, projector, texts as
 the text encoder gave them), adapter/ (LoRA, as peft writes it), labels.json and preprocessing.json (what its
-outputs mean and what its input must be). The language model itself stays where it is.
+outputs mean and what its input must be), thresholds.json where some were validated. The language model itself
+stays where it is; only a tiny one, which nobody else has, comes along in language_model/.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from rect_vlm.hu import HU_RANGE
 from rect_vlm.model_build import full_config, read_geometry
 from rect_vlm.model_weights import of_parts
 from rect_vlm.regions import REGIONS
+from rect_vlm.saved_llm import INSIDE, find_llm, keep_llm
+from rect_vlm.thresholds import THRESHOLDS, write_thresholds
 
 if TYPE_CHECKING:
     from rect_vlm.model_parts import ModelParts
@@ -34,9 +37,8 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, ADAPTER = "config.json", "model.safetensors", "adapter"
 LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
 SAVED_PARTS = ("projector",)  # of the generator; its LoRA is in the folder of the adapter
-BESIDE = "../"
-MADE_LLMS = ("tiny", "smollm2")  # no folders, but what llm.load_llm makes
 FORMAT = 1  # counts up when an older version of the code could not read the folder
+FILES = (CONFIG, WEIGHTS, LABELS, PREPROCESSING, THRESHOLDS, f"{ADAPTER}/*", f"{INSIDE}/*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -58,7 +60,7 @@ def model_folder(path: str | Path, local_files_only: bool = True) -> Path:
         raise FileNotFoundError(
             f"a saved model is a folder with {CONFIG}, there is none in {folder.absolute()}"
         )
-    return hub_folder(str(path), local_files_only, [CONFIG, WEIGHTS, f"{ADAPTER}/*", LABELS, PREPROCESSING])
+    return hub_folder(str(path), local_files_only, FILES)
 
 
 def hub_folder(name: str, local_files_only: bool, files: Sequence[str] | None = None) -> Path:
@@ -104,9 +106,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         for key, value in meant.items():
             if told.get(key) != value:
                 raise ValueError(f"{folder / name}: {key!r} must be {value}, got {told.get(key)}")
-    if full["llm_name"].startswith(BESIDE):
-        full["llm_name"] = str((folder / full["llm_name"]).resolve())
-    return full
+    return {**full, "llm_name": find_llm(folder, full["llm_name"])}
 
 
 def labels() -> dict[str, Any]:
@@ -166,26 +166,19 @@ def save_model(model: ModelParts, path: str | Path) -> None:
         state |= read_tensors(trained, SAVED_PARTS)
     else:
         config["generator"] = None
-    if model.plan is not None:
-        config["llm_name"] = _llm_from(Path(path), model.plan.llm_name)
     folder = check_writable(path)
     (folder / CONFIG).unlink(missing_ok=True)
+    if model.plan is not None and config["generator"] is not None:
+        config["llm_name"] = keep_llm(folder, model.plan.llm_name)
     _write_tensors(folder / WEIGHTS, state)
     if generator is not None:
         generator.save_adapter(folder / ADAPTER)
     elif trained is not None and trained.resolve() != folder.resolve():
         shutil.copytree(trained / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
+    write_thresholds(folder, model.thresholds)
     write_json(folder / LABELS, labels())
     write_json(folder / PREPROCESSING, preprocessing(model.geometry))
     write_json(folder / CONFIG, {"format": FORMAT, **config})
-
-
-def _llm_from(folder: Path, llm_name: str) -> str:
-    """How config.json names a language model: one beside the folder moves with it."""
-    if llm_name in MADE_LLMS or not Path(llm_name).is_dir():
-        return llm_name
-    place, around = Path(llm_name).resolve(), folder.expanduser().resolve().parent
-    return BESIDE + place.relative_to(around).as_posix() if place.is_relative_to(around) else str(place)
 
 
 def _write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:

@@ -15,9 +15,11 @@ from rect_vlm.encoder import ThreeDVisionEncoder
 from rect_vlm.evidence import describe
 from rect_vlm.generator_plan import GeneratorPlan
 from rect_vlm.geometry import Geometry
+from rect_vlm.lesion_tokens import with_lesions
 from rect_vlm.localization_net import LocalizationNet
 from rect_vlm.localizer import LesionLocalizer
 from rect_vlm.model_weights import load_tensors, of_parts
+from rect_vlm.predictions import HALF, Threshold, finding_limits
 from rect_vlm.text_cache import build_text_cache, text_encoder_folder
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class ModelParts(nn.Module):
         self.generator = generator
         self.geometry, self.plan = geometry, plan
         self.config = dict(config) if config is not None else None
+        self.thresholds: tuple[float, ...] | None = None  # validated ones of the 18 findings
         self.arithmetic: torch.dtype | None = None  # of autocast when predicting; None is that of the weights
 
     @property
@@ -172,20 +175,46 @@ class ModelParts(nn.Module):
         image: Tensor,
         regions: Tensor | None = None,
         spacing: Sequence[float] | None = None,
-        threshold: float = 0.5,
+        threshold: Threshold | None = None,
     ) -> list[list[str]]:
-        """What the model itself finds, a list of lines per scan, as the generator reads it; without gradient.
+        """The lines of `told` alone."""
+        return self.told(vision, image, regions, spacing, threshold)[1]
+
+    def told(
+        self,
+        vision: Mapping[str, Tensor],
+        image: Tensor,
+        regions: Tensor | None = None,
+        spacing: Sequence[float] | None = None,
+        threshold: Threshold | None = None,
+    ) -> tuple[dict[str, Tensor], list[list[str]]]:
+        """What the generator is told of scans by the model itself; what it finds is without gradient.
 
         Args:
             vision: of `encode`.
             image: (B, 1, D, H, W).
             regions: region ids (B, 1, D, H, W), zeros where unknown.
             spacing: mm per voxel of the image; default that of the geometry.
-            threshold: of the probability of a finding.
+            threshold: of the probability of a finding, see `limits`.
+
+        Returns:
+            The features with the `lesion_weights` of the outlined lesions, and lines of evidence per scan.
         """
         with eval_mode(self.require("classifier"), self.require("localizer")):
             found, masks = self.probabilities(vision), self.masks(vision, image)
-        return self.lines(found, masks, image, regions, spacing, threshold)
+        seen = with_lesions(vision, masks, self.geometry.patch)
+        return seen, self.lines(found, masks, image, regions, spacing, threshold)
+
+    def limits(self, threshold: Threshold | None = None) -> tuple[float, ...]:
+        """The probability of each of the 18 findings above which it is present.
+
+        Args:
+            threshold: one for all or one for each; None: those validated in training, else 0.5.
+
+        Raises:
+            ValueError: one that is no probability, or another number of them.
+        """
+        return finding_limits(threshold if threshold is not None else self.thresholds or HALF)
 
     def lines(
         self,
@@ -194,13 +223,14 @@ class ModelParts(nn.Module):
         image: Tensor,
         regions: Tensor | None = None,
         spacing: Sequence[float] | None = None,
-        threshold: float = 0.5,
+        threshold: Threshold | None = None,
     ) -> list[list[str]]:
         """`evidence` of probabilities (B, 18) and masks (B, 5, D, H, W) that are there already."""
         size = spacing or self.geometry.spacing or nominal_spacing(self.geometry)
+        limits = self.limits(threshold)
         places = [None] * len(masks) if regions is None else [ids[0] for ids in regions]
         return [
-            describe(mask, place, size, found, threshold, volume[0])
+            describe(mask, place, size, found, limits, volume[0])
             for mask, place, found, volume in zip(masks, places, probabilities, image, strict=True)
         ]
 

@@ -27,7 +27,7 @@ from rect_vlm.phantom_volume import Scan, draw_scan, scan_grid
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of volumes and sentences: a cohort in the cache made by another version is not used
+VERSION = 2  # of volumes and sentences: a cohort in the cache made by another version is not used
 SPLITS = ("train", "valid")
 STREAMS = ("facts", "report", "patient", "scanner")
 SIMULATION = "simulation.json"
@@ -70,7 +70,7 @@ class Case:
 
 
 def simulated_cohort(
-    seed: int = 0, train: int = 320, valid: int = 96, folder: str | Path | None = None
+    seed: int = 0, train: int = 640, valid: int = 96, folder: str | Path | None = None
 ) -> str:
     """Return the folder of a simulated cohort with its tables; `ensure` makes the volumes.
 
@@ -130,7 +130,7 @@ def ensure(folder: str | Path, progress: bool = True) -> None:
         _write_case(folder, case, case_scan(plan["seed"], case))
 
 
-def main(output: str, seed: int = 0, train: int = 320, valid: int = 96) -> str:
+def main(output: str, seed: int = 0, train: int = 640, valid: int = 96) -> str:
     """Command: make a simulated cohort in `output`, e.g. `--train 30 --valid 10`."""
     folder = simulated_cohort(seed, train, valid, output)
     ensure(folder)

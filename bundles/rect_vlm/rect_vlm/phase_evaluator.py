@@ -13,9 +13,11 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
 from rect_vlm.finding_scores import mean_defined, ranking_scores
+from rect_vlm.lesion_tokens import with_lesions
 from rect_vlm.model import ReCTVLM
 from rect_vlm.report_labeler import label_reports
 from rect_vlm.report_scores import label_scores
+from rect_vlm.task_terms import true_masks
 
 Batch = dict[str, Any]
 THRESHOLD = 0.5
@@ -83,9 +85,13 @@ class PhaseEvaluator(SupervisedEvaluator):
     def _write(self, vision: Mapping[str, Tensor], batch: Batch) -> list[str]:
         """Reports with the evidence that training gives: the model's own once it has been trained for it."""
         own = {"cls", "loc"} <= set(self.tasks)
-        evidence = self.model.evidence(vision, batch["image"], batch["regions"]) if own else batch["evidence"]
+        told: tuple[Mapping[str, Tensor], list[list[str]]] = (
+            self.model.told(vision, batch["image"], batch["regions"])
+            if own
+            else (with_lesions(vision, true_masks(batch), self.model.geometry.patch), batch["evidence"])
+        )
         return self.model.load_generator().generate(
-            vision, evidence, max_new_tokens=self.max_new_tokens, do_sample=False
+            *told, max_new_tokens=self.max_new_tokens, do_sample=False
         )
 
     def _score(self) -> None:

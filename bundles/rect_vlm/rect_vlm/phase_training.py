@@ -18,6 +18,7 @@ from rect_vlm.model import ReCTVLM
 from rect_vlm.part_weights import PartWeights
 from rect_vlm.phase_evaluator import PhaseEvaluator
 from rect_vlm.phases import PARTS, Phase
+from rect_vlm.sharding import leave_out_frozen, share_buffers
 from rect_vlm.task_terms import TaskTerms
 
 LoaderOf = Callable[..., Any]
@@ -80,6 +81,17 @@ class PhaseTrainer(DistillationTrainer):
         idist.barrier()  # the first process writes the file that all read
         keeper = next(handler for handler in self.handlers if isinstance(handler, Checkpointing))
         return {METRIC: keeper.best, "epoch": keeper.best_epoch, **self._metrics_of(keeper.best_epoch)}
+
+    def distributed(self, module: nn.Module) -> nn.Module:
+        """As in DistillationTrainer; frozen parts, among them a language model in shares, are left alone."""
+        leave_out_frozen(module)
+        return super().distributed(module)
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Tensor]:
+        terms = super()._iteration(engine, batchdata)
+        if self._position()[1]:  # validation comes next
+            share_buffers(self.task_terms)
+        return terms
 
     def _restart(self, phase: Phase, loader: Any, fingerprint: Mapping[str, Any]) -> None:
         for handler in self.handlers:

@@ -11,23 +11,26 @@ from torch import Tensor
 from rect_vlm.findings import FINDINGS, LESIONS
 
 Masks: TypeAlias = "dict[str, Tensor | list[Tensor]]"
+Threshold: TypeAlias = "float | Sequence[float]"
+
+HALF = 0.5
 
 
-def classification(probabilities: Tensor, threshold: float = 0.5) -> dict[str, Any]:
+def classification(probabilities: Tensor, threshold: Threshold = HALF) -> dict[str, Any]:
     """Findings of B scans.
 
     Args:
         probabilities: (B, 18).
-        threshold: a finding is present above it.
+        threshold: a finding is present above it, one for all or one for each of the 18.
 
     Returns:
         `probabilities` (B, 18), `predictions` (B, 18) int64 of 0 and 1, `disease_names`, for every scan those
         of the findings that are present.
 
     Raises:
-        ValueError: threshold is no probability.
+        ValueError: see `finding_limits`.
     """
-    present = probabilities > check_threshold(threshold)
+    present = probabilities > probabilities.new_tensor(finding_limits(threshold))
     names = [[FINDINGS[k] for k in row.nonzero().flatten().tolist()] for row in present]
     return {"probabilities": probabilities, "predictions": present.long(), "disease_names": names}
 
@@ -60,6 +63,18 @@ def check_threshold(threshold: float) -> float:
     if not 0 <= threshold <= 1:
         raise ValueError(f"a threshold must lie in 0..1, got {threshold}")
     return threshold
+
+
+def finding_limits(threshold: Threshold) -> tuple[float, ...]:
+    """The threshold of each of the 18 findings, from one for all or one for each.
+
+    Raises:
+        ValueError: one that is no probability, or another number of them.
+    """
+    each = [threshold] * len(FINDINGS) if isinstance(threshold, int | float) else list(threshold)
+    if len(each) != len(FINDINGS):
+        raise ValueError(f"thresholds must be one number or {len(FINDINGS)}, got {len(each)}")
+    return tuple(float(check_threshold(limit)) for limit in each)
 
 
 def _together(scans: Sequence[dict[str, Tensor]]) -> Masks:

@@ -26,22 +26,34 @@ from rect_vlm.rewards import RewardModel
 logger = logging.getLogger(__name__)
 
 METRIC = "val_reward"
+READ = ("image", "regions", "labels")  # of a batch
 OPTIONS = {"steps": 40, "validate_every": 10, "studies": 32, "accumulate": 1}
 
 
 class StudyBatches:
     """Batches of a loader as studies to write about: features and evidence by the frozen parts of a model.
 
+    Studies without a report are left out: nothing could be rewarded for being like it.
+
     Args:
         model: with classifier, localizer and generator.
         loader: batches of scans.
         precision: device and autocast.
-        limit: scans at most.
+        limit: studies at most.
+
+    Raises:
+        ValueError: no scan of the loader has a report.
     """
 
     def __init__(self, model: ReCTVLM, loader: Any, precision: Precision, limit: int | None = None) -> None:
         self.model, self.loader, self.precision, self.limit = model, loader, precision, limit
         self.epoch = 0
+        records = loader.dataset.records
+        silent = sum(not record["report"].strip() for record in records)
+        if silent == len(records):
+            raise ValueError(f"reinforcement needs scans with a report, none of {silent} has one")
+        if silent:
+            logger.info("%d of %d volumes have no report and are left out", silent, len(records))
 
     def __iter__(self) -> Iterator[Studies]:
         if hasattr(self.loader.sampler, "set_epoch"):
@@ -51,13 +63,16 @@ class StudyBatches:
         for data in self.loader:
             if self.limit is not None and count >= self.limit:
                 return
+            told = [i for i, report in enumerate(data["report"]) if report.strip()]
+            if not told:
+                continue
+            count += len(told)
             batch = self.precision.batch(data)
-            count += len(batch["image"])
+            image, regions, labels = (self.precision.to(batch[key][told]) for key in READ)
             self.model.eval()
             with torch.no_grad(), self.precision.autocast():
-                vision = self.model.encode(batch["image"], batch["regions"])
-                evidence = self.model.evidence(vision, batch["image"], batch["regions"])
-            yield Studies((vision, evidence), batch["report"], batch["labels"])
+                seen, evidence = self.model.told(self.model.encode(image, regions), image, regions)
+            yield Studies((seen, evidence), [data["report"][i] for i in told], labels)
 
 
 class ReinforcedPhase:
@@ -123,6 +138,7 @@ class _Run:
     ) -> None:
         self.owner, self.phase, self.trainer, self.options = owner, phase, trainer, options
         self.fingerprint = json.dumps(fingerprint, sort_keys=True)
+        self.studies = StudyBatches(owner.model, owner.val_loader, owner.precision, options["studies"])
         self.best: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.saved = owner.ckpt_dir / f"{phase.stem}_resume.pt"
@@ -153,14 +169,13 @@ class _Run:
         """Rewards of sampled reports and label F1 of greedy ones, on the same validation scans every time."""
         owner = self.owner
         set_determinism(owner.seed)
-        studies = StudyBatches(owner.model, owner.val_loader, owner.precision, self.options["studies"])
-        rewards = self.trainer.evaluate(studies)
+        rewards = self.trainer.evaluate(self.studies)
         row = {"epoch": float(self.trainer.steps)}
         if logs:
             row |= {key: sum(log[key] for log in logs) / len(logs) for key in logs[0]}
         row |= {METRIC: rewards["reward"]}
         row |= {f"val_{key}": value for key, value in rewards.items() if key.startswith("reward_")}
-        row |= {"val_label_f1": self._label_f1(studies), "val_ended": rewards["ended"]}
+        row |= {"val_label_f1": self._label_f1(), "val_ended": rewards["ended"]}
         self.history.append(row)
         for key, value in row.items():
             writer.add_scalar(f"{self.phase.stem}/{key}", value, self.trainer.steps)
@@ -174,10 +189,10 @@ class _Run:
             lines = "".join(json.dumps(line) + "\n" for line in self.history)
             write_text(owner.output_dir / f"{self.phase.stem}_history.jsonl", lines)
 
-    def _label_f1(self, studies: StudyBatches) -> float:
+    def _label_f1(self) -> float:
         generator = self.owner.model.require("generator")
         said, true = [], []
-        for batch in studies:
+        for batch in self.studies:
             said += generator.generate(*batch.prompt, max_new_tokens=self.trainer.max_tokens, do_sample=False)
             true += batch.references
         return label_f1(said, true)

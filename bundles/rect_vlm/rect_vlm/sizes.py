@@ -40,11 +40,11 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "geometry": "cpu",
-        "vision": {"embed_dim": 96, "depth": 4, "num_heads": 4},
+        "vision": {"embed_dim": 64, "depth": 2, "num_heads": 4},
         "classifier": {"text_dim": 384, "proj_dim": 64, "hidden": 128},
         "localizer": {
-            "text_dim": 384, "dim": 64, "heads": 4, "denoise_layers": 2,
-            "base_channels": 16, "levels": 2, "stem_channels": [8, 16],
+            "text_dim": 384, "dim": 64, "heads": 2, "denoise_layers": 2,
+            "base_channels": 16, "levels": 2, "stem_channels": [8, 16], "fine_kernel": 1,
         },
         "generator": {
             "num_visual_tokens": 16, "projector_layers": 2, "projector_heads": 4,

@@ -175,15 +175,15 @@ def _millimetres(affine: NDArray[np.float64], index: int) -> str:
 
 def finding_bars(
     probabilities: Mapping[str, float],
-    threshold: float = 0.5,
+    threshold: float | Mapping[str, float] = 0.5,
     labels: Mapping[str, float | None] | None = None,
     title: str = "Findings",
 ) -> Figure:
-    """Probability of every finding, the likeliest on top, dark where it is above the threshold.
+    """Probability of every finding, the likeliest on top, dark where it is above its threshold.
 
     Args:
         probabilities: by finding.
-        threshold: drawn as a line.
+        threshold: drawn as a line; one for all or one by finding.
         labels: 1 or 0 for what is known of the scan, marked at the right border.
         title: heading.
     """
@@ -192,12 +192,15 @@ def finding_bars(
     figure, (ax,) = frame(title, note, 0.35 + 0.2 * len(probabilities), width=0.75 * REPORT_WIDTH)
     names = sorted(probabilities, key=lambda name: probabilities[name])
     values = [probabilities[name] for name in names]
-    ax.barh(names, values, color=[COLORS[0] if value > threshold else LINE for value in values], height=0.72)
+    limits = [threshold[name] if isinstance(threshold, Mapping) else threshold for name in names]
+    present = [value > limit for value, limit in zip(values, limits, strict=True)]
+    ax.barh(names, values, color=[COLORS[0] if yes else LINE for yes in present], height=0.72)
     for y, (name, value) in enumerate(zip(names, values, strict=True)):
         ax.text(value + 0.01, y, f"{value:.2f}", va="center", size=7.5, color=INK)
         if name in known:
             ax.plot(1.11, y, "o", color=COLORS[1], ms=5, clip_on=False)
-    ax.axvline(threshold, color=SOFT, lw=1, ls=":")
+    rows = np.arange(len(names))
+    ax.vlines(limits, rows - 0.5, rows + 0.5, color=SOFT, lw=1, ls=":")
     ax.set(xlim=(0, 1), ylim=(-0.6, len(names) - 0.4))
     quiet(ax, "probability", grid="x")
     ax.tick_params(axis="y", labelsize=8, length=0)

@@ -83,10 +83,10 @@ def load_trained(
 
 
 def check_flags(**flags: bool) -> None:
-    """ValueError for a flag that is no bool: `false` on the command line is a text, and true."""
+    """ValueError for a flag that is no bool: the text "false" would be true."""
     for name, value in flags.items():
         if not isinstance(value, bool):
-            raise ValueError(f"{name} must be True or False, in capitals on the command line, got {value!r}")
+            raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def checkpoint_sums(folder: str | Path, model: ReCTVLM) -> list[Any]:

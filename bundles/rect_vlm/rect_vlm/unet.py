@@ -9,19 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUPS = 8
+GROUP = 8  # channels that are normalised together: one channel alone would forget whether it found anything
 
 
-def conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3x3x3 convolutions with GroupNorm and ReLU, (B, inputs, D, H, W) -> (B, outputs, D, H, W)."""
+def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, GroupNorm and ReLU, (B, inputs, D, H, W) -> (B, outputs, D, H, W)."""
     return nn.Sequential(
-        nn.Conv3d(inputs, outputs, 3, padding=1, bias=False),
-        nn.GroupNorm(GROUPS, outputs),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(outputs, outputs, 3, padding=1, bias=False),
-        nn.GroupNorm(GROUPS, outputs),
+        nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.GroupNorm(outputs // GROUP, outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def conv_block(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    """Two convolutions with GroupNorm and ReLU, (B, inputs, D, H, W) -> (B, outputs, D, H, W)."""
+    return nn.Sequential(conv_norm(inputs, outputs, kernel), conv_norm(outputs, outputs, kernel))
 
 
 class TextGate(nn.Module):
@@ -44,10 +46,10 @@ class TextGate(nn.Module):
 class UpStage(nn.Module):
     """Resize to a skip of any size, gate the skip, join both."""
 
-    def __init__(self, inputs: int, skip_channels: int, text_dim: int) -> None:
+    def __init__(self, inputs: int, skip_channels: int, text_dim: int, kernel: int = 3) -> None:
         super().__init__()
         self.gate = TextGate(inputs, skip_channels, text_dim)
-        self.block = conv_block(inputs + skip_channels, skip_channels)
+        self.block = conv_block(inputs + skip_channels, skip_channels, kernel)
 
     def forward(self, x: Tensor, skip: Tensor, text: Tensor) -> Tensor:
         x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
@@ -65,19 +67,27 @@ class TextGuidedUNet(nn.Module):
         base_channels: channels on the grid, doubled at every level below; a multiple of 8.
         levels: halvings of the grid, odd sizes rounded up.
         skip_channels: channels of finer skips beyond the grid, from coarse to fine; multiples of 8.
+        fine_kernel: of the convolutions there; 1 leaves neighbourhoods to the grid and to the skips, which
+            are computed once for all lesions.
 
     Raises:
-        ValueError: channels that are no multiples of 8, or no level.
+        ValueError: channels that are no multiples of 8, no level, or an even kernel.
     """
 
     def __init__(
-        self, dim: int, base_channels: int = 64, levels: int = 3, skip_channels: Sequence[int] = ()
+        self,
+        dim: int,
+        base_channels: int = 64,
+        levels: int = 3,
+        skip_channels: Sequence[int] = (),
+        fine_kernel: int = 3,
     ) -> None:
         super().__init__()
-        if any(channels % GROUPS for channels in (base_channels, *skip_channels)) or levels < 1:
+        uneven = any(channels % GROUP for channels in (base_channels, *skip_channels))
+        if uneven or levels < 1 or fine_kernel % 2 == 0:
             raise ValueError(
-                f"channels must be multiples of {GROUPS} and levels at least 1, "
-                f"got {base_channels=} skip_channels={tuple(skip_channels)} {levels=}"
+                f"channels must be multiples of {GROUP}, levels at least 1 and the kernel odd, "
+                f"got {base_channels=} skip_channels={tuple(skip_channels)} {levels=} {fine_kernel=}"
             )
         widths = [base_channels * 2**level for level in range(levels + 1)]
         self.down = nn.ModuleList(
@@ -86,7 +96,11 @@ class TextGuidedUNet(nn.Module):
         self.bottleneck = conv_block(widths[-2], widths[-1])
         self.film = nn.Linear(dim, 2 * widths[-1])
         upwards = [*reversed(widths), *skip_channels]
-        stages = [UpStage(below, skip, dim) for below, skip in pairwise(upwards)]
+        kernels = [3] * levels + [fine_kernel] * len(skip_channels)
+        stages = [
+            UpStage(below, skip, dim, kernel)
+            for (below, skip), kernel in zip(pairwise(upwards), kernels, strict=True)
+        ]
         self.up = nn.ModuleList(stages[:levels])
         self.finer = nn.ModuleList(stages[levels:])
         self.out_channels = upwards[-1]

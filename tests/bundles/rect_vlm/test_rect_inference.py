@@ -186,8 +186,22 @@ def test_a_part_of_the_scan_that_the_model_does_not_see_is_told(models, tmp_path
     assert "around the middle of the scan, 53% of it" in row["notes"][1]
 
 
-@pytest.mark.parametrize("flag", ["report", "pictures", "overwrite", "probability_maps", "do_sample"])
-def test_the_text_false_is_not_taken_for_true(models, tmp_path, flag) -> None:
-    data = write_chests(tmp_path / "data", "a")
-    with pytest.raises(ValueError, match=f"{flag} must be True or False, in capitals .* got 'false'"):
-        predict(models, data, tmp_path / "out", **{flag: "false"})
+def test_the_text_false_is_not_taken_for_true(models, tmp_path) -> None:
+    data, out = write_chests(tmp_path / "data", "a"), tmp_path / "out"
+    row = predict(models, data, out, report="false", pictures="false", do_sample="false")["a"]
+    assert row["report"] is None
+    assert not (out / "a" / "slices.jpg").exists()
+    with pytest.raises(ValueError, match="overwrite must be true or false, got 'no'"):
+        predict(models, data, out, overwrite="no")
+
+
+def test_findings_go_by_the_thresholds_of_the_model(models, tmp_path) -> None:
+    data, known = write_chests(tmp_path / "data", "a"), tmp_path / "models"
+    shutil.copytree(models, known)
+    found = predict(known, data, tmp_path / "out", report=False)["a"]["findings"]
+    limits = {name: found[name] / 2 if number % 2 else 1.0 for number, name in enumerate(FINDINGS)}
+    (known / "rect_vlm" / "thresholds.json").write_text(json.dumps(limits))
+    row = predict(known, data, tmp_path / "out", report=False)["a"]
+    assert row["present"] == list(FINDINGS)[1::2]
+    assert not {line for line in row["evidence"] for name in FINDINGS[::2] if f"{name} (classifier)" in line}
+    assert predict(known, data, tmp_path / "out", report=False, finding_threshold=1.0)["a"]["present"] == []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
 import torch
 from rect_llm import tiny_folder
 from rect_tiny_model import tiny_model, trained_model, volumes
+from rect_vlm import saved_llm
 from rect_vlm.model import ReCTVLM
 
 
@@ -87,8 +90,40 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         ReCTVLM.from_pretrained(tmp_path)
 
 
-def test_a_language_model_beside_the_folder_moves_with_it(tmp_path: Path) -> None:
+def test_a_tiny_language_model_moves_with_the_folder(tmp_path: Path) -> None:
+    llm = tiny_folder(tmp_path / "here")
+    trained_model(llm).save_pretrained(tmp_path / "here" / "model")
+    shutil.move(tmp_path / "here" / "model", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    moved = ReCTVLM.from_pretrained(tmp_path / "there")
+    assert moved.load_generator().projector.num_tokens == 4
+    moved.save_pretrained(tmp_path / "there")  # over itself
+    moved.save_pretrained(tmp_path / "copy")
+    shutil.rmtree(tmp_path / "there")
+    again = ReCTVLM.from_pretrained(tmp_path / "copy").load_generator()
+    assert again.tokenizer.get_vocab() == moved.load_generator().tokenizer.get_vocab()
+
+
+def test_a_larger_language_model_beside_the_folder_is_named_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_llm, "MOST_BYTES", 1000)
     trained_model(tiny_folder(tmp_path / "here")).save_pretrained(tmp_path / "here" / "model")
+    assert not (tmp_path / "here" / "model" / "language_model").exists()
     shutil.move(tmp_path / "here", tmp_path / "there")
     moved = ReCTVLM.from_pretrained(tmp_path / "there" / "model")
     assert moved.load_generator().projector.num_tokens == 4
+    moved.save_pretrained(tmp_path / "elsewhere" / "model")
+    config = json.loads((tmp_path / "elsewhere" / "model" / "config.json").read_text())
+    assert Path(config["llm_name"]).is_absolute()
+
+
+def test_every_file_of_a_saved_model_respects_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        trained_model(tiny_folder(tmp_path)).save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(old)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.safetensors", "adapter_model.safetensors", "config.json"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
