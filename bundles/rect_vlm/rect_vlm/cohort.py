@@ -19,6 +19,8 @@ from rect_vlm.data import CtDataset
 from rect_vlm.evidence import describe
 from rect_vlm.findings import LESIONS
 from rect_vlm.lesion_masks import FOLDER
+from rect_vlm.llm import TARGETS
+from rect_vlm.llm_check import check_llm
 from rect_vlm.model import ReCTVLM
 from rect_vlm.records import Record, first_reconstructions, prevalence
 from rect_vlm.sampling import Item
@@ -28,6 +30,7 @@ from rect_vlm.validation import check_records
 logger = logging.getLogger(__name__)
 
 Splits = dict[str, list[Record]]
+WRITING = {"gen", "reward"}  # tasks that need the report generator
 CHECKS = {"cls": "classification", "loc": "localization", "gen": "report", "reward": "report"}
 
 
@@ -90,7 +93,7 @@ def prepare(
     check_files: bool = True,
     prior: bool = True,
 ) -> None:
-    """All that can fail before training does so here: folders, records, files; then caches and text.
+    """All that can fail before training does so here: folders, language model, files; then caches and text.
 
     Args:
         dataset_dir: made or completed if it is a simulated cohort.
@@ -106,9 +109,12 @@ def prepare(
     Raises:
         ValueError: with all that is wrong with the records at once (volume, file, key).
         OSError: an output folder that cannot be written, or too little space.
+        And those of `check_generator`, where reports are to be written.
     """
     check_outputs(output_dirs)
     with idist.one_rank_first():
+        if WRITING.intersection(tasks):
+            check_generator(model)
         phantom.ensure(dataset_dir)
         if check_files:
             check_records(records, sorted({CHECKS[task] for task in tasks}))
@@ -119,17 +125,35 @@ def prepare(
         model.classifier.set_prevalence(prevalence(records["train"]))
 
 
-def add_generator(model: ReCTVLM, records: Mapping[str, Sequence[Record]], folder: str) -> None:
+def check_generator(model: ReCTVLM) -> None:
+    """Check what the report generator will be made from, before anything is trained; loads no weights.
+
+    Raises:
+        ValueError: a model without one, a language model without tokenizer, or without a target of LoRA.
+        FileNotFoundError, ImportError: see `check_llm`.
+    """
+    if model.generator is not None:
+        return
+    if model.plan is None:
+        raise ValueError("phases that write reports need entry 'generator' of the model's config, got None")
+    plan = model.plan
+    check_llm(plan.llm_name, plan.arguments.get("lora_targets", TARGETS), plan.local_files_only)
+
+
+def add_generator(
+    model: ReCTVLM, records: Mapping[str, Sequence[Record]], folder: str, tiny_steps: int = 1000
+) -> None:
     """Give the model its report generator; the language model "tiny" is first taught the training reports.
 
     Args:
         model: all parts but the generator.
         records: the training reports are the texts.
         folder: where a tiny language model is kept: beside the checkpoints that need it.
+        tiny_steps: steps it is taught for.
     """
     if model.generator is None and model.plan is not None and model.plan.llm_name == "tiny":
         texts = [record["report"] for record in records["train"] if record["report"]]
         with idist.one_rank_first():
-            made = tiny_llm(texts, folder=folder)
+            made = tiny_llm(texts, folder=folder, steps=tiny_steps)
         model.plan = dataclasses.replace(model.plan, llm_name=str(made))
     model.load_generator()

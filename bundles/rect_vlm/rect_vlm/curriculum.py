@@ -47,7 +47,8 @@ class Curriculum:
         settings: what every phase depends on besides its own numbers.
         seed: of the first weights and of every phase.
         resume: False trains everything anew.
-        thresholds: chooses those of the findings for the model that is saved, see `validated_thresholds`.
+        thresholds: chooses those of the findings, see `validated_thresholds`, for the reports of phase 3 and
+            for the model that is saved.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Curriculum:
             fingerprint = self._fingerprint(phase, origin)
             result = self._finished(phase, fingerprint)
             if result is None:
+                if "reward" in phase.losses:  # reports are reinforced with the evidence they will have in use
+                    self._choose_thresholds()
                 set_determinism(self.seed)
                 run = self.reinforced if "reward" in phase.losses else self.supervised
                 result = run(phase, fingerprint)
@@ -139,6 +142,10 @@ class Curriculum:
         logger.info("phase %s starts with: %s; trains %s", phase.name, told, ", ".join(phase.trains))
         return origin
 
+    def _choose_thresholds(self) -> None:
+        if self.thresholds is not None:
+            self.model.thresholds = tuple(self.thresholds())
+
     def _fingerprint(self, phase: Phase, origin: Mapping[str, str]) -> dict[str, Any]:
         numbers = {
             key: getattr(phase, key)
@@ -183,8 +190,7 @@ class Curriculum:
             save_weights(self.model.localization_net.state_dict(), files[-1])
         if last.parts == PARTS:
             files.append(self.ckpt_dir / "rect_vlm")
-            if self.thresholds is not None:
-                self.model.thresholds = tuple(self.thresholds())
+            self._choose_thresholds()
             self.model.save_pretrained(files[-1])
         report = write_training_report(self.output_dir, results, list(self.phases.values()))
         for row in results:

@@ -40,7 +40,7 @@ def demo(
     llm: str | None = None,
     device: str | None = None,
     amp: str = "auto",
-    finding_threshold: float = 0.5,
+    finding_threshold: float | None = None,
     mask_threshold: float = 0.5,
     max_new_tokens: int = 512,
 ) -> None:
@@ -54,7 +54,8 @@ def demo(
         report: False leaves the language model out.
         llm: another folder or hub id of the model's language model.
         device, amp: see medbundles.precision.Precision.
-        finding_threshold: a finding is present above it.
+        finding_threshold: a finding is present above it; default those validated in training, 0.5 for a model
+            without.
         mask_threshold: a voxel belongs to a lesion above it.
         max_new_tokens: of a report.
 
@@ -68,9 +69,9 @@ def demo(
     from rect_vlm.demo_scan import Reading
 
     check_flags(report=report)
-    how = Reading(
-        check_threshold(finding_threshold), check_threshold(mask_threshold), report, max_new_tokens
-    )  # fmt: skip
+    if finding_threshold is not None:
+        check_threshold(finding_threshold)
+    how = Reading(finding_threshold, check_threshold(mask_threshold), report, max_new_tokens)
     place = trained_folder(model)
     if report and read_config(place)["generator"] is None:
         raise ValueError(f"{place} was saved without a report generator; go on without by --report False")

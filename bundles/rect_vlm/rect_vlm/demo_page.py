@@ -199,8 +199,9 @@ def _shown(scan: Scan) -> list[Any]:
 
 def _told_values(scan: Scan, reader: Reader) -> list[Any]:
     """Values of the findings and of `_told`."""
+    limits = reader.model.limits(reader.how.finding_threshold)
     return [
-        texts.findings_html(scan.row, reader.how.finding_threshold), scan.row["report"] or "",
+        texts.findings_html(scan.row, limits), scan.row["report"] or "",
         *map(str, scan.files), texts.lesions_html(scan.row), texts.evidence_html(scan.row),
     ]  # fmt: skip
 

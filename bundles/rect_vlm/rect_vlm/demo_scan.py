@@ -38,11 +38,11 @@ Tell = Callable[[float, str], None]
 class Reading:
     """How scans are read.
 
-    finding_threshold: a finding is present above it; mask_threshold: a voxel belongs to a lesion above it;
-    report: write one; max_new_tokens: of the report.
+    finding_threshold: a finding is present above it, None takes those of the model; mask_threshold: a voxel
+    belongs to a lesion above it; report: write one; max_new_tokens: of the report.
     """
 
-    finding_threshold: float = 0.5
+    finding_threshold: float | None = None
     mask_threshold: float = 0.5
     report: bool = True
     max_new_tokens: int = 512
@@ -117,7 +117,7 @@ def read_scan(
     maps = lesion_maps(study, masks, how.mask_threshold)
     row = prediction_row(
         {**case, "image": Path(case["image"]).name}, probabilities, masks, maps, lines, report,
-        how.finding_threshold,
+        model.limits(how.finding_threshold),
     )  # fmt: skip
     row["segmentation"] = row["segmentation"] and Path(row["segmentation"]).name
     row["notes"] = notes(case, model.geometry, maps)

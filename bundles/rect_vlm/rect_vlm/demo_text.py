@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from rect_vlm.findings import LESIONS, lesion_title
+from rect_vlm.findings import FINDINGS, LESIONS, lesion_title
+from rect_vlm.predictions import Threshold, finding_limits
 from rect_vlm.slice_figures import OUTLINES
 
 Row = Mapping[str, Any]
@@ -36,18 +37,21 @@ def finding_rows(row: Row) -> list[Finding]:
     return sorted(found, key=lambda finding: -finding.probability)
 
 
-def findings_html(row: Row, threshold: float) -> str:
-    """A bar for every finding; those above the threshold are marked."""
-    found = finding_rows(row)
+def findings_html(row: Row, threshold: Threshold) -> str:
+    """A bar for every finding with a tick at its threshold, one for all or 18; those above are marked."""
+    found, limits = finding_rows(row), dict(zip(FINDINGS, finding_limits(threshold), strict=True))
     bars = "".join(
-        f'<tr class="{"present" if finding.present else "absent"}">'
-        f'<th scope="row" style="--share:{100 * finding.probability:.1f}%">{escape(finding.name)}</th>'
+        f'<tr class="{"present" if finding.present else "absent"}" '
+        f'title="present above {limits[finding.name]:.2g}">'
+        f'<th scope="row" style="--share:{100 * finding.probability:.1f}%;'
+        f'--limit:{100 * limits[finding.name]:.1f}%">{escape(finding.name)}</th>'
         f"<td>{finding.probability:.2f}</td><td>{'present' if finding.present else ''}</td></tr>"
         for finding in found
     )
     count = sum(finding.present for finding in found)
+    above = f"{limits[FINDINGS[0]]:g}" if len(set(limits.values())) == 1 else "their thresholds"
     return (
-        f'<table class="findings"><caption>{count} of {len(found)} findings above {threshold:g}; '
+        f'<table class="findings"><caption>{count} of {len(found)} findings above {above}; '
         f"probabilities are not calibrated</caption><tbody>{bars}</tbody></table>"
     )
 

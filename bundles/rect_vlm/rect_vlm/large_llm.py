@@ -15,13 +15,14 @@ def add_generator(
     model: ReCTVLM,
     records: Mapping[str, Sequence[Record]],
     folder: str,
+    tiny_steps: int = 1000,
     load_in_4bit: bool = False,
     shard: bool = False,
 ) -> None:
     """As `cohort.add_generator`, with the language model in 4 bits, in shares, or both.
 
     Args:
-        model, records, folder: see there.
+        model, records, folder, tiny_steps: see there.
         load_in_4bit: NF4 weights through bitsandbytes.
         shard: one share of the frozen weights per process, see `sharding.shard_frozen`.
 
@@ -39,4 +40,4 @@ def add_generator(
                     f"{len(silent)} have none: {', '.join(silent[:5])}"
                 )
             model.plan = ShardedPlan(**vars(model.plan))
-    cohort.add_generator(model, records, folder)
+    cohort.add_generator(model, records, folder, tiny_steps)

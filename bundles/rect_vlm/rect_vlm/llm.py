@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from medbundles.errors import one_line
 from medbundles.precision import best_device
 from medbundles.text import require_text_extra
 from torch import nn
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 TARGETS = ("q_proj", "v_proj", "o_proj")
 ALL_LINEAR = "all-linear"
+WEIGHT_FILES = tuple(
+    name + end for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json")
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -42,18 +46,14 @@ def load_llm(
 
     Raises:
         ImportError: the extra `text` is not installed, or bitsandbytes where 4-bit is asked for.
-        ValueError: a folder without configuration or tokenizer, or a tokenizer without an end of text.
+        ValueError: see `checked_source` and `load_tokenizer`.
     """
     require_text_extra()
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     options = _four_bit(device) if load_in_4bit else {}
-    place = _checked(llm_folder(source))
-    tokenizer = AutoTokenizer.from_pretrained(place)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {place} must name an end-of-text token, got none")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    place = checked_source(llm_folder(source))
+    tokenizer = load_tokenizer(place)
     half = load_in_4bit or (device is not None and torch.device(device).type == "cuda")
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         place, dtype=dtype or (torch.bfloat16 if half else torch.float32), **options
@@ -138,24 +138,51 @@ def llm_folder(source: str | Path) -> Path | str:
     return tiny_llm() if source == "tiny" else source
 
 
-def _is_linear(part: nn.Module) -> bool:
-    return isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"  # that of GPT-2
+def checked_source(source: str | Path) -> str:
+    """The folder of a language model that holds all it must, or a hub id.
 
-
-def _checked(source: str | Path) -> str:
+    Raises:
+        ValueError: no such folder, or one without configuration, weights or tokenizer.
+    """
     folder = Path(source)
     if not folder.is_dir():
         if folder.is_absolute() or len(folder.parts) > 2 or str(source).startswith("."):
             raise ValueError(f"llm must be a folder, a hub id, 'smollm2' or 'tiny', no folder {source}")
         return str(source)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"the folder of a language model must hold config.json, got {folder} without")
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ValueError(
-            f"the folder of a language model must hold its tokenizer, one of {', '.join(TOKENIZER_FILES)}, "
-            f"got {folder} without"
-        )
+    for what, names in (
+        ("", ("config.json",)),
+        ("its weights, one of ", WEIGHT_FILES),
+        ("its tokenizer, one of ", TOKENIZER_FILES),
+    ):
+        if not any((folder / name).is_file() for name in names):
+            raise ValueError(
+                f"the folder of a language model must hold {what}{', '.join(names)}, got {folder} without"
+            )
     return str(folder)
+
+
+def load_tokenizer(place: str, local_files_only: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id; without a padding token of its own it pads with its end of text.
+
+    Raises:
+        ValueError: it cannot be loaded, or names no end of text.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local_files_only)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the tokenizer of {place} cannot be loaded: {one_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer of {place} must name an end-of-text token, got none")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _is_linear(part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"  # that of GPT-2
 
 
 def _four_bit(device: torch.device | str | None) -> dict[str, Any]:

@@ -20,10 +20,12 @@ FOREGROUND_PRIOR = -4.0  # start of the logits: lesions fill about 2 % of a ches
 class ImageStem(nn.Module):
     """Features of the CT itself (B, 1, D, H, W), halved at every level; from coarse to fine."""
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], norm: str = "group") -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Sequential(conv_norm(inputs, outputs, stride=2), conv_norm(outputs, outputs))
+            nn.Sequential(
+                conv_norm(inputs, outputs, stride=2, norm=norm), conv_norm(outputs, outputs, norm=norm)
+            )
             for inputs, outputs in pairwise([1, *channels])
         )
 
@@ -50,7 +52,7 @@ class LesionLocalizer(nn.Module):
         text_tokens: T, tokens of a description.
         dim: d, width of the denoising transformer and of the projected text.
         heads, denoise_layers, noise, mask_ratio: see `DenoisingTransformer`.
-        base_channels, levels, fine_kernel: see `TextGuidedUNet`.
+        base_channels, levels, fine_kernel, norm: see `TextGuidedUNet`.
         stem_channels: channels of the image skips at 1/2, 1/4, ... of the volume.
         image_skips: decode to half the voxels with skips from the CT; otherwise on the patch grid alone.
         text_guidance: read the texts; False learns one vector per lesion instead (an ablation: the network
@@ -78,6 +80,7 @@ class LesionLocalizer(nn.Module):
         levels: int = 3,
         stem_channels: Sequence[int] = (16, 32),
         fine_kernel: int = 3,
+        norm: str = "group",
         image_skips: bool = True,
         text_guidance: bool = True,
         noise: float = 0.1,
@@ -92,8 +95,8 @@ class LesionLocalizer(nn.Module):
         self.register_buffer("loc_mask", torch.ones(num_lesions, text_tokens, dtype=torch.bool))
         self.text = DiseaseText(text_dim, dim) if text_guidance else LesionCodes(num_lesions, dim)
         self.denoiser = DenoisingTransformer(embed_dim, dim, heads, denoise_layers, noise, mask_ratio)
-        self.stem = ImageStem(stem)
-        self.unet = TextGuidedUNet(dim, base_channels, levels, stem[::-1], fine_kernel)
+        self.stem = ImageStem(stem, norm)
+        self.unet = TextGuidedUNet(dim, base_channels, levels, stem[::-1], fine_kernel, norm)
         self.head = nn.Conv3d(self.unet.out_channels, 1, 1)
         self.grid_head = nn.Conv3d(base_channels, 1, 1)
         self.align = nn.Linear(dim, base_channels)
@@ -126,9 +129,10 @@ class LesionLocalizer(nn.Module):
             lesions: their indices (K',), or (B, K') of each scan; None for all.
 
         Returns:
-            `logits` (B, K', D, H, W); `grid_logits` (B, K', *grid); `features` (B, K', C, *grid) and
-            `prompt` (B, K', C), which the alignment loss compares; `lesions` (B, K'); in training `denoise`,
-            the error of what the transformer restores.
+            `logits` (B, K', D, H, W), in training on the voxels of the decoder, which are fewer;
+            `grid_logits` (B, K', *grid); `features` (B, K', C, *grid) and `prompt` (B, K', C), which the
+            alignment loss compares; `lesions` (B, K'); in training `denoise`, the error of what the
+            transformer restores.
 
         Raises:
             ValueError: an image or patches of another size, or training without text.
@@ -166,8 +170,10 @@ class LesionLocalizer(nn.Module):
         grid_logits = self.grid_head(coarse)
         # The finer features correct what the grid says, which the loss so reaches without a detour.
         logits = self.head(fine) + resized(grid_logits, fine.shape[2:])
+        if not self.training:
+            logits = resized(logits, self.img_size)
         return {
-            "logits": resized(logits, self.img_size).reshape(scans, count, *self.img_size),
+            "logits": logits.unflatten(0, (scans, count)).squeeze(2),
             "grid_logits": grid_logits.reshape(scans, count, *self.grid),
             "features": coarse.reshape(scans, count, -1, *self.grid),
             "refined": refined,

@@ -108,26 +108,26 @@ def localization_loss(
 
     Args:
         out: what `LesionLocalizer` returns.
-        masks: (B, K', D, H, W) 0 or 1.
+        masks: (B, K', D, H, W) 0 or 1; averaged where the logits are coarser.
         known: (B, K') whether there is a mask, be it empty.
         labels: (B, K') whether the scan has the lesion, -1 unknown; see `lesion_labels`.
         weights: changes to LOCALIZATION_WEIGHTS by name.
 
     Raises:
-        ValueError: an unknown weight, or masks of another shape than the logits.
+        ValueError: an unknown weight, or masks of other scans and lesions than the logits.
     """
     if unknown := sorted(set(weights or ()) - set(LOCALIZATION_WEIGHTS)):
         raise ValueError(f"weights must be among {sorted(LOCALIZATION_WEIGHTS)}, got {unknown}")
-    if masks.shape != out["logits"].shape:
-        raise ValueError(f"masks must have shape {tuple(out['logits'].shape)}, got {tuple(masks.shape)}")
     logits, target, known = out["logits"].float(), masks.float(), known.bool()
-    trust = torch.tensor([MIL_TRUST.get(lesion, 1.0) for lesion in LESIONS], device=logits.device)[
-        out["lesions"]
-    ]
+    if masks.shape[:2] != logits.shape[:2]:
+        raise ValueError(f"masks must begin with {tuple(logits.shape[:2])}, got {tuple(masks.shape)}")
+    if target.shape != logits.shape:
+        target = F.adaptive_avg_pool3d(target, _grid(logits))
+    trusts = torch.tensor([MIL_TRUST.get(lesion, 1.0) for lesion in LESIONS], device=logits.device)
     terms = segmentation_terms(logits, target, known)
     terms["align"] = alignment(out["features"].float(), out["prompt"].float(), target, known)
     terms["cons"] = consistency(out["grid_logits"].float(), logits)
-    terms["mil"] = multiple_instance(logits, labels.float(), ~known, trust)
+    terms["mil"] = multiple_instance(logits, labels.float(), ~known, trusts[out["lesions"]])
     if "denoise" in out:
         terms["denoise"] = out["denoise"]
     scale = {**LOCALIZATION_WEIGHTS, **(weights or {})}
@@ -135,7 +135,7 @@ def localization_loss(
 
 
 def segmentation_terms(logits: Tensor, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """`bce`, the mean over the (scan, lesion) that have a mask, and `dice` over those where it is not empty."""
+    """`bce`, the mean over the (scan, lesion) with a mask, and `dice`, that over those with one not empty."""
     folded, target = logits.flatten(0, 1).unsqueeze(1), masks.flatten(0, 1).unsqueeze(1)  # (B K, 1, D, H, W)
     overlap = DiceLoss(sigmoid=True, reduction="none")(folded, target).reshape(known.shape)
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").flatten(2).mean(2)
@@ -144,7 +144,7 @@ def segmentation_terms(logits: Tensor, masks: Tensor, known: Tensor) -> dict[str
 
 
 def alignment(features: Tensor, prompt: Tensor, masks: Tensor, known: Tensor) -> Tensor:
-    """One minus the cosine of features (B, K, C, *grid) inside a mask and prompt (B, K, C), positives only."""
+    """One minus the cosine of features (B, K, C, *grid) in a mask and prompt (B, K, C), positives only."""
     share = F.adaptive_avg_pool3d(masks, _grid(features)).flatten(2)  # (B, K, N)
     pooled = torch.einsum("bkn,bkcn->bkc", share, features.flatten(3))
     return _mean(1 - F.cosine_similarity(pooled, prompt, dim=2), known & share.any(2))

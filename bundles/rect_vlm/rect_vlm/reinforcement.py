@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -144,26 +145,33 @@ class _Run:
         self.saved = owner.ckpt_dir / f"{phase.stem}_resume.pt"
 
     def train(self, batches: StudyBatches) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._load()
-        first = idist.get_rank() == 0
-        with SummaryWriter(str(self.owner.output_dir / "tensorboard" / self.phase.stem)) as writer:
+        rank = idist.get_rank()
+        with self._writer() as writer:
             if not self.history:
                 self._validate(writer)  # what the phase begins with
             while self.trainer.steps < self.options["steps"]:
                 left = self.options["steps"] - self.trainer.steps
-                set_determinism(self.owner.seed * 1_000_003 + self.trainer.steps)
+                # Distinct primes keep (seed, step, rank) apart: every process samples reports of its own.
+                set_determinism(self.owner.seed * 1_000_003 + self.trainer.steps + rank * 104_729)
                 batches.epoch = self.trainer.steps
                 logs = self.trainer.train(
                     batches, min(self.options["validate_every"], left), self.options["accumulate"]
                 )
                 self._validate(writer, logs)
-                if first:
+                if rank == 0:
                     self._save()
-        if first:
+        if rank == 0:
             self.saved.unlink(missing_ok=True)
         idist.barrier()
+
+    def _writer(self) -> AbstractContextManager[Any]:
+        """Of TensorBoard in the first process, of nothing in the others."""
+        if idist.get_rank() != 0:
+            return nullcontext()
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.owner.output_dir / "tensorboard" / self.phase.stem))
 
     def _validate(self, writer: Any, logs: list[Log] | None = None) -> None:
         """Rewards of sampled reports and label F1 of greedy ones, on the same validation scans every time."""
@@ -177,8 +185,6 @@ class _Run:
         row |= {f"val_{key}": value for key, value in rewards.items() if key.startswith("reward_")}
         row |= {"val_label_f1": self._label_f1(), "val_ended": rewards["ended"]}
         self.history.append(row)
-        for key, value in row.items():
-            writer.add_scalar(f"{self.phase.stem}/{key}", value, self.trainer.steps)
         logger.info("step %d  %s", self.trainer.steps, "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
         if not self.best or row[METRIC] > self.best[METRIC]:
             self.best = {key: value for key, value in row.items() if key.startswith(("val_", "epoch"))}
@@ -186,6 +192,8 @@ class _Run:
                 weights = PartWeights(owner.model, list(self.phase.trains)).state_dict()
                 save_weights(weights, owner.ckpt_dir / f"{self.phase.stem}.pt")
         if idist.get_rank() == 0:
+            for key, value in row.items():
+                writer.add_scalar(f"{self.phase.stem}/{key}", value, self.trainer.steps)
             lines = "".join(json.dumps(line) + "\n" for line in self.history)
             write_text(owner.output_dir / f"{self.phase.stem}_history.jsonl", lines)
 

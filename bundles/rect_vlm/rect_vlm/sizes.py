@@ -44,7 +44,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "classifier": {"text_dim": 384, "proj_dim": 64, "hidden": 128},
         "localizer": {
             "text_dim": 384, "dim": 64, "heads": 2, "denoise_layers": 2,
-            "base_channels": 16, "levels": 2, "stem_channels": [8, 16], "fine_kernel": 1,
+            "base_channels": 16, "levels": 2, "stem_channels": [8, 16], "fine_kernel": 1, "norm": "batch",
         },
         "generator": {
             "num_visual_tokens": 16, "projector_layers": 2, "projector_heads": 4,

@@ -49,11 +49,64 @@ def test_outputs_are_cosines_scaled_and_shifted(pooling: str) -> None:
 
 
 def test_mean_pooling_agrees_with_torchs_cosine() -> None:
-    model, vision = classifier(), features(2, E, GRID)
+    model, vision = classifier(), features(4, E, GRID)
     text = model.text_proj(model.cls_text) + model.soft_prompts
-    image = model.image_proj(present_mean(vision))
-    expected = torch.stack([F.cosine_similarity(image[b : b + 1], text) for b in range(2)])
-    torch.testing.assert_close(model(vision)["similarities"], expected)
+    std, mean = torch.std_mean(present_mean(vision), dim=0, correction=0)
+    image = model.image_proj((present_mean(vision) - mean) / std)
+    expected = torch.stack([F.cosine_similarity(image[b : b + 1], text) for b in range(4)])
+    torch.testing.assert_close(model(vision)["similarities"], expected, rtol=1e-3, atol=1e-4)
+
+
+def told(model: MultiLabelClassifier, vision: dict[str, Tensor]) -> Tensor:
+    """The image vectors (B, E) as the projection reads them."""
+    seen: list[Tensor] = []
+    hook = model.image_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].squeeze(1)))
+    model(vision)
+    hook.remove()
+    return seen[0]
+
+
+def shifted(vision: dict[str, Tensor], by: Tensor) -> dict[str, Tensor]:
+    """The same scans with a constant (E,) in the features of all of them."""
+    moved = {name: vision[name] + by for name in ("global_features", "region_features")}
+    return {**vision, **moved}
+
+
+def test_what_all_scans_have_in_common_does_not_count() -> None:
+    model, vision = classifier(), features(6, E, GRID)
+    common = shifted(vision, 5 + torch.randn(E))
+    assert F.cosine_similarity(*present_mean(common)[:2].unsqueeze(1)) > 0.9
+    image = told(model, common)
+    torch.testing.assert_close(image.mean(0), torch.zeros(E), rtol=0, atol=1e-5)
+    torch.testing.assert_close(image.var(0, correction=0), torch.ones(E), rtol=1e-3, atol=0)
+    torch.testing.assert_close(model(common)["logits"], model(vision)["logits"], rtol=1e-3, atol=1e-3)
+
+
+def test_running_statistics_standardise_outside_training() -> None:
+    model, vision = classifier(), shifted(features(64, E, GRID), 5 + torch.randn(E))
+    first = {name: value[:1] for name, value in vision.items()}
+    before = model.eval()(first)["logits"]
+    model.train()
+    for _ in range(60):  # a running mean of momentum 0.1 has forgotten its start then
+        model(vision)
+    image = told(model.eval(), vision)
+    torch.testing.assert_close(image, told(model.train(), vision), rtol=0.02, atol=0.02)
+    model.eval()
+    assert (model(first)["logits"] - before).abs().max() > 0.1
+    torch.testing.assert_close(model(first)["logits"], model(vision)["logits"][:1])
+
+
+def test_one_scan_alone_is_seen_in_training_as_in_evaluation() -> None:
+    model = classifier()
+    model(shifted(features(8, E, GRID), torch.ones(E)))
+    statistics = {name: value.clone() for name, value in model.standard.named_buffers()}
+    vision = features(1, E, GRID)
+    logits = model(vision)["logits"]
+    logits.square().sum().backward()
+    assert model.soft_prompts.grad is not None
+    assert model.soft_prompts.grad.abs().max() > 0
+    torch.testing.assert_close(logits, model.eval()(vision)["logits"])
+    assert all(torch.equal(value, statistics[name]) for name, value in model.standard.named_buffers())
 
 
 def test_absent_regions_do_not_count() -> None:

@@ -18,7 +18,9 @@ from rect_tiny_ctrate import SPACING, chest, save
 from rect_tiny_model import tiny_model
 from rect_vlm.demo import demo
 from rect_vlm.demo_scan import Reading, read_scan
+from rect_vlm.demo_text import findings_html
 from rect_vlm.demo_upload import plain_message, uploaded_case
+from rect_vlm.findings import FINDINGS
 from rect_vlm.volume_input import read_volume
 
 CPU = Precision("cpu", "off")
@@ -97,6 +99,32 @@ def test_a_scan_is_read_as_inference_reads_it_and_leaves_no_files(tmp_path) -> N
     assert not store.exists()
 
 
+def test_findings_go_by_the_thresholds_of_the_model_or_by_the_number_asked_for(tmp_path) -> None:
+    case = {"id": "a", "image": str(save(tmp_path / "a.nii.gz", chest()[0])), "intensity": "hu"}
+    model, names = tiny_model(generator=None), list(FINDINGS)
+    validated = tuple(float(number % 2) for number in range(len(names)))  # 0 and 1: all or none
+    for thresholds, asked, present in (
+        (validated, None, names[::2]), (validated, 0.0, names), (validated, 1.0, []),
+        (None, None, [name for name, value in _chances(model, case).items() if value > 0.5]),
+    ):  # fmt: skip
+        model.thresholds = thresholds
+        how = Reading(asked, report=False)
+        row = read_scan(model, CPU, case, tmp_path / f"store_{asked}_{thresholds is None}", how).row
+        assert row["present"] == present
+        told = {name for name in names for line in row["evidence"] if f"{name} (classifier)" in line}
+        assert told <= set(present)
+        page = findings_html(row, model.limits(how.finding_threshold))
+        assert page.count('class="present"') == len(present)
+        above = "their thresholds" if thresholds and asked is None else f"{0.5 if asked is None else asked:g}"
+        assert f"{len(present)} of 18 findings above {above};" in page
+    assert "--limit:50.0%" in page
+
+
+def _chances(model, case) -> dict[str, float]:
+    found = model.classify(case["image"])["probabilities"][0].tolist()
+    return dict(zip(FINDINGS, found, strict=True))
+
+
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("rect_vlm.demo.PACKAGES", ("json", "no_such_package"))
     with pytest.raises(ImportError, match=r"missing here: no_such_package; .* 'medbundles\[demo\]'"):
@@ -109,6 +137,8 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch) -> None:
         demo(str(tmp_path / "model"))
     with pytest.raises(ValueError, match="threshold must lie in"):
         demo(str(tmp_path / "model"), report=False, mask_threshold=2)
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        demo(str(tmp_path / "model"), report=False, finding_threshold=2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen at 127.0.0.1 port {port}: .*--port"):

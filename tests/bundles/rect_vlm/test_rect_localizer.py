@@ -3,12 +3,13 @@
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rect_features import PatchEncoder, features, text
 from rect_vlm.localization_net import LocalizationNet
-from rect_vlm.localizer import LesionLocalizer
+from rect_vlm.localizer import LesionLocalizer, resized
 from torch import Tensor
 
 E, DT, T, GRID, SIZE = 16, 12, 7, (2, 3, 4), (8, 12, 20)
@@ -33,17 +34,54 @@ def test_shapes_and_the_lesions_that_are_asked_for() -> None:
     assert out["grid_logits"].shape == (2, 5, *GRID)
     assert "denoise" not in out
     few = model(vision, image, torch.tensor([4, 1]))
-    assert few["lesions"].tolist() == [4, 1]
-    for key in ("logits", "grid_logits", "features"):
+    assert few["lesions"].tolist() == [[4, 1]] * 2
+    for key in ("logits", "grid_logits", "features", "prompt"):
         torch.testing.assert_close(few[key], out[key][:, [4, 1]])
-    torch.testing.assert_close(few["prompt"], out["prompt"][[4, 1]])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_scan_may_be_asked_for_lesions_of_its_own(training: bool) -> None:
+    model, (vision, image) = localizer(noise=0.0, mask_ratio=0.0).train(training), seen(3)
+    lesions = torch.tensor([[4, 1], [0, 3], [1, 2]])
+    together = model(vision, image, lesions)
+    assert torch.equal(together["lesions"], lesions)
+    for scan, wanted in enumerate(lesions):
+        mine = {name: value[scan : scan + 1] for name, value in vision.items()}
+        alone = model(mine, image[scan : scan + 1], wanted)
+        for key in ("logits", "grid_logits", "features", "prompt"):
+            torch.testing.assert_close(together[key][scan], alone[key][0], rtol=1e-4, atol=1e-4, msg=key)
+
+
+def test_masks_of_a_scan_come_from_that_scan_alone() -> None:
+    model, (vision, image) = localizer().eval(), seen()
+    patches = vision["local_features"].requires_grad_()
+    out = model(vision, image.requires_grad_(), torch.tensor([[0, 2], [2, 4]]))
+    grads = torch.autograd.grad(out["logits"][0].square().sum(), [patches, image])
+    for grad in grads:
+        assert grad[0].abs().max() > 0
+        assert grad[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_the_finer_features_correct_what_the_grid_says(skips: bool) -> None:
+    model, (vision, image) = localizer(image_skips=skips).eval(), seen(1)
+    torch.nn.init.zeros_(model.head.weight)
+    out = model(vision, image)
+    coarse = out["grid_logits"]
+    for size in [*([(4, 6, 10)] if skips else []), SIZE]:
+        coarse = resized(coarse, size)
+    torch.testing.assert_close(out["logits"], coarse)
+    heads = [model.head.weight, model.grid_head.weight]
+    assert all(grad.abs().max() > 0 for grad in torch.autograd.grad(out["logits"].sum(), heads))
 
 
 @pytest.mark.parametrize("changes", [{}, {"image_skips": False}])
 def test_folded_lesions_equal_lesions_one_after_another(changes: dict[str, bool]) -> None:
     model, (vision, image) = localizer(noise=0.0, mask_ratio=0.0, **changes), seen()
     folded, single = model.train()(vision, image), model.eval()(vision, image)
+    assert folded["logits"].shape[2:] == (GRID if changes else (4, 6, 10))  # what the decoder sees
     assert single["logits"].std(dim=(2, 3, 4)).min() > 0
+    folded["logits"] = resized(folded["logits"], SIZE)
     for key in single:
         torch.testing.assert_close(folded[key], single[key], rtol=1e-4, atol=1e-4)
 
@@ -81,8 +119,7 @@ def test_padding_of_a_text_is_never_read() -> None:
 
 def test_without_text_guidance_a_learned_code_takes_its_place() -> None:
     model, (vision, image) = localizer(text_guidance=False), seen()
-    model.set_text(*text(T, DT))
-    model.eval()
+    model.eval().set_text(*text(T, DT))
     before = model(vision, image)["logits"]
     model.set_text(*text(T, DT))
     assert torch.equal(model(vision, image)["logits"], before)
@@ -153,9 +190,11 @@ def test_wrong_sizes_are_named() -> None:
         ({"dim": 15}, "dim must be a multiple of heads, got dim=15 heads=2"),
         ({"mask_ratio": 1.0}, "mask_ratio in"),
         ({"base_channels": 12}, "channels must be multiples of 8"),
+        ({"stem_channels": (8, 12)}, r"skip_channels=\(12, 8\)"),
         ({"levels": 0}, "levels at least 1"),
+        ({"fine_kernel": 2}, "the kernel odd, got .* fine_kernel=2"),
     ],
 )
-def test_sizes_that_cannot_be_built_are_refused(changes: dict[str, float], message: str) -> None:
+def test_sizes_that_cannot_be_built_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         localizer(**changes)

@@ -11,6 +11,7 @@ from rect_llm import REPORTS, tiny_folder
 from rect_tiny_model import tiny_config, tiny_model, trained_model, volumes
 from rect_vlm.model import build_model
 from rect_vlm.model_build import full_config
+from rect_vlm.sizes import SIZES
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,8 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_size_is_the_base_that_a_config_changes() -> None:
     full = full_config({"size": "cpu", "vision": {"slice_bias": False}, "generator": None})
-    assert full["vision"] == {"embed_dim": 96, "depth": 4, "num_heads": 4, "slice_bias": False}
+    assert full["vision"] == {**SIZES["cpu"]["vision"], "slice_bias": False}
+    assert "slice_bias" not in SIZES["cpu"]["vision"]
     assert full["generator"] is None
     assert full["geometry"]["img_size"] == (32, 96, 96)
     assert full_config(json.loads(json.dumps(full))) == full

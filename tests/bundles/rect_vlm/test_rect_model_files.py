@@ -47,6 +47,23 @@ def test_a_loaded_model_says_the_same(saved: Path, llm: Path) -> None:
     assert any(first["reports"])
 
 
+def test_running_statistics_of_the_scans_are_saved(tmp_path: Path) -> None:
+    model, image = tiny_model(), volumes(4)
+    before = model.classify(image)["probabilities"]
+    with torch.no_grad():
+        model.classifier.train()(model.encode(image))
+    after = model.eval().classify(image)["probabilities"]
+    assert not torch.equal(after, before)
+    state = {key: tensor.clone() for key, tensor in model.weights_state(["classifier"]).items()}
+    assert {f"classifier.standard.running_{name}" for name in ("mean", "var")} < set(state)
+    other = tiny_model()
+    other.load_weights(state, ["classifier"])
+    assert torch.equal(other.classify(image)["probabilities"], after)
+    model.save_pretrained(tmp_path / "model")
+    loaded = ReCTVLM.from_pretrained(tmp_path / "model", components=("classifier",))
+    assert torch.equal(loaded.classify(image)["probabilities"], after)
+
+
 def test_a_model_saved_again_without_its_language_model_is_whole(saved: Path, tmp_path: Path) -> None:
     loaded = ReCTVLM.from_pretrained(saved)
     loaded.save_pretrained(tmp_path / "copy")

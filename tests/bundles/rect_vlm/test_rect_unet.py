@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rect_vlm.denoiser import Attention, DenoisingTransformer
-from rect_vlm.unet import TextGate, TextGuidedUNet
+from rect_vlm.unet import TextGate, TextGuidedUNet, conv_norm
 from torch import nn
 
 
@@ -45,6 +45,33 @@ def test_unet_takes_any_grid(grid: tuple[int, int, int], levels: int) -> None:
     assert coarse.shape == (2, 8, *grid)
     assert fine.shape == (2, 8, *finer)
     assert fine.isfinite().all()
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_fine_kernel_is_that_of_the_finer_stages_alone(kernel: int) -> None:
+    unet = TextGuidedUNet(12, 16, 1, (8, 8), kernel)
+    sizes = {
+        name: {part.kernel_size[0] for part in stages.modules() if isinstance(part, nn.Conv3d)} - {1}
+        for name, stages in unet.named_children()
+    }  # the gates have kernels of 1
+    assert sizes == {"down": {3}, "bottleneck": {3}, "film": set(), "up": {3}, "finer": {kernel} - {1}}
+    grids = ((2, 3, 4), (4, 6, 8), (7, 12, 15))
+    skips = [torch.randn(2, 8, *grid) for grid in grids[1:]]
+    coarse, fine = unet(torch.randn(2, 12, *grids[0]), torch.randn(2, 12), skips)
+    assert coarse.shape == (2, 16, *grids[0])
+    assert fine.shape == (2, 8, *grids[2])
+
+
+@pytest.mark.parametrize("channels", [8, 24])
+def test_a_channel_keeps_its_strength_beside_the_others_of_its_group(channels: int) -> None:
+    block, x = conv_norm(4, channels), torch.randn(2, 4, 3, 4, 5)
+    before = block(x)
+    with torch.no_grad():
+        block.get_parameter("0.weight")[0] *= 10
+    after = block(x)
+    assert after[:, 0].norm() > 1.2 * before[:, 0].norm()
+    assert after[:, 1:8].norm() < 0.8 * before[:, 1:8].norm()
+    torch.testing.assert_close(after[:, 8:], before[:, 8:])
 
 
 def test_gates_lie_between_zero_and_one_and_hear_the_text() -> None:
