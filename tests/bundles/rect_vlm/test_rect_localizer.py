@@ -52,12 +52,12 @@ def test_every_scan_may_be_asked_for_lesions_of_its_own(training: bool) -> None:
             torch.testing.assert_close(together[key][scan], alone[key][0], rtol=1e-4, atol=1e-4, msg=key)
 
 
-def test_masks_of_a_scan_come_from_that_scan_alone() -> None:
-    model, (vision, image) = localizer().eval(), seen()
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_masks_of_a_scan_come_from_that_scan_alone(norm: str) -> None:
+    model, (vision, image) = localizer(norm=norm).eval(), seen()
     patches = vision["local_features"].requires_grad_()
     out = model(vision, image.requires_grad_(), torch.tensor([[0, 2], [2, 4]]))
-    grads = torch.autograd.grad(out["logits"][0].square().sum(), [patches, image])
-    for grad in grads:
+    for grad in torch.autograd.grad(out["logits"][0].square().sum(), [patches, image]):
         assert grad[0].abs().max() > 0
         assert grad[1].abs().max() == 0
 

@@ -74,6 +74,17 @@ def test_a_channel_keeps_its_strength_beside_the_others_of_its_group(channels: i
     torch.testing.assert_close(after[:, 8:], before[:, 8:])
 
 
+def test_batch_statistics_are_gathered_in_training_alone() -> None:
+    unet, x, told = TextGuidedUNet(12, 8, 1, norm="batch"), torch.randn(3, 12, 2, 3, 4), torch.randn(3, 12)
+    assert not any(isinstance(part, nn.GroupNorm) for part in unet.modules())
+    before = unet.eval()(x, told)[0]
+    assert unet(x[:1], told[:1])[0].sub(before[:1]).abs().max() < 1e-5  # whatever else is in the batch
+    unet.train()(x, told)
+    assert unet.eval()(x, told)[0].sub(before).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"norm must be one of \('group', 'batch'\), got 'layer'"):
+        TextGuidedUNet(12, 8, 1, norm="layer")
+
+
 def test_gates_lie_between_zero_and_one_and_hear_the_text() -> None:
     gate = TextGate(16, 8, 12)
     decoded, skip = 5 * torch.randn(2, 16, 3, 4, 5), 5 * torch.randn(2, 8, 3, 4, 5)
