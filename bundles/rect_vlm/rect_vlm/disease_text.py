@@ -28,17 +28,18 @@ class DiseaseText(nn.Module):
     """Project cached tokens (K, T, Dt) to `dim`; all stay, so that attention has what to choose from.
 
     The vector of a text is its mean token, standardised over the lesions: means of many tokens are nearly
-    the same vector whatever is described.
+    the same vector whatever is described. `several` is False for a localizer of one lesion.
     """
 
-    def __init__(self, text_dim: int, dim: int) -> None:
+    def __init__(self, text_dim: int, dim: int, several: bool = True) -> None:
         super().__init__()
+        self.several = several
         self.project = projection_head(text_dim, dim, dim)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> LesionPrompts:
         weight = mask.unsqueeze(2).to(tokens.dtype)
         means = (tokens * weight).sum(1) / weight.sum(1)  # (K, Dt)
-        if len(means) > 1:
+        if self.several:
             std, mean = torch.std_mean(means, dim=0, correction=0)
             means = (means - mean) / std.clamp_min(SMALLEST_STD)
         return LesionPrompts(self.project(tokens), mask, self.project(means))

@@ -93,7 +93,9 @@ class LesionLocalizer(nn.Module):
         stem = tuple(stem_channels) if image_skips else ()
         self.register_buffer("loc_tokens", torch.zeros(num_lesions, text_tokens, text_dim))
         self.register_buffer("loc_mask", torch.ones(num_lesions, text_tokens, dtype=torch.bool))
-        self.text = DiseaseText(text_dim, dim) if text_guidance else LesionCodes(num_lesions, dim)
+        self.text = (
+            DiseaseText(text_dim, dim, num_lesions > 1) if text_guidance else LesionCodes(num_lesions, dim)
+        )
         self.denoiser = DenoisingTransformer(embed_dim, dim, heads, denoise_layers, noise, mask_ratio)
         self.stem = ImageStem(stem, norm)
         self.unet = TextGuidedUNet(dim, base_channels, levels, stem[::-1], fine_kernel, norm)

@@ -117,9 +117,10 @@ def test_size_overlays_have_the_rates_and_batches_of_the_specification(size: str
 @pytest.mark.parametrize("several", [False, True])
 def test_four_bits_and_shares_reach_the_generator(several: bool) -> None:
     parser = laid("size_small", *(["multi_gpu_train"] if several else []), shard_llm=True)
-    made = parser["add_generator"]
+    made, flags = parser["add_generator"], ("load_in_4bit", "shard")
     assert made["_target_"] == f"{add_generator.__module__}.{add_generator.__name__}"
-    assert (made["load_in_4bit"], made.get("shard")) == ("@load_in_4bit", "@shard_llm" if several else None)
+    asked = {key: parser.get_parsed_content(f"add_generator#{key}") for key in made if key in flags}
+    assert asked == {key: True for key in flags if several or key != "shard"}
     assert {"model", "records", "folder"} <= set(made)
     assert parser.get_parsed_content("settings#load_in_4bit") is True
 
