@@ -7,9 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rect_vlm.projection import projection_head
-
-SMALLEST_STD = 1e-5
+from rect_vlm.projection import projection_head, standardised
 
 
 class LesionPrompts(NamedTuple):
@@ -40,8 +38,7 @@ class DiseaseText(nn.Module):
         weight = mask.unsqueeze(2).to(tokens.dtype)
         means = (tokens * weight).sum(1) / weight.sum(1)  # (K, Dt)
         if self.several:
-            std, mean = torch.std_mean(means, dim=0, correction=0)
-            means = (means - mean) / std.clamp_min(SMALLEST_STD)
+            means = standardised(means)
         return LesionPrompts(self.project(tokens), mask, self.project(means))
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rect_vlm.denoiser import DenoisingTransformer
 from rect_vlm.disease_text import DiseaseText, LesionCodes, LesionPrompts
-from rect_vlm.unet import TextGuidedUNet, conv_norm
+from rect_vlm.unet import TextGuidedUNet, conv_norm, resized
 
 FOREGROUND_PRIOR = -4.0  # start of the logits: lesions fill about 2 % of a chest at most
 
@@ -190,8 +189,3 @@ class LesionLocalizer(nn.Module):
             raise ValueError(f"grid {self.grid} needs {wanted} patches, got {patches.shape[1]}")
         if self.training and self.text_guidance and not self.loc_tokens.any():
             raise ValueError("localizer has no text to train with: call set_text or load a checkpoint first")
-
-
-def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, C, D, H, W) on another grid of the same field, linear in between."""
-    return F.interpolate(maps, size=tuple(size), mode="trilinear", align_corners=False)

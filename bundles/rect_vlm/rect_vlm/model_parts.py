@@ -169,17 +169,6 @@ class ModelParts(nn.Module):
         """Features of image (B, 1, D, H, W) and region ids of that shape or None, see ThreeDVisionEncoder."""
         return self.vision(image, regions)
 
-    def evidence(
-        self,
-        vision: Mapping[str, Tensor],
-        image: Tensor,
-        regions: Tensor | None = None,
-        spacing: Sequence[float] | None = None,
-        threshold: Threshold | None = None,
-    ) -> list[list[str]]:
-        """The lines of `told` alone."""
-        return self.told(vision, image, regions, spacing, threshold)[1]
-
     def told(
         self,
         vision: Mapping[str, Tensor],

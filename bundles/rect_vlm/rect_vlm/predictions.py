@@ -8,12 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from rect_vlm.finding_scores import HALF
 from rect_vlm.findings import FINDINGS, LESIONS
 
 Masks: TypeAlias = "dict[str, Tensor | list[Tensor]]"
 Threshold: TypeAlias = "float | Sequence[float]"
-
-HALF = 0.5
 
 
 def classification(probabilities: Tensor, threshold: Threshold = HALF) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from medbundles.samples import fetch, sample_path
 from medbundles.text import require_text_extra
 from torch import Tensor
 
+from rect_vlm.projection import standardised
 from rect_vlm.prompts import Prompts, read_prompts
 from rect_vlm.tiny_text_encoder import tiny_text_encoder
 
@@ -79,9 +80,9 @@ def build_text_cache(encoder: str | Path, tokens: int = 64, prompts: Prompts | N
     words, mask = _encode(tokenizer, model, prompts.findings, tokens)
     share = mask / mask.sum(1, keepdim=True)  # (18, T)
     loc_tokens, loc_mask = _encode(tokenizer, model, prompts.lesions, tokens)
-    loc_tokens[loc_mask] = _standardised(loc_tokens[loc_mask])
+    loc_tokens[loc_mask] = standardised(loc_tokens[loc_mask])
     return {
-        "cls_text": _standardised((words * share.unsqueeze(2)).sum(1)),
+        "cls_text": standardised((words * share.unsqueeze(2)).sum(1)),
         "loc_tokens": loc_tokens * loc_mask.unsqueeze(2),
         "loc_mask": loc_mask,
     }
@@ -109,8 +110,3 @@ def _encode(
         list(texts), padding="max_length", truncation=True, max_length=tokens, return_tensors="pt"
     )
     return model(**batch).last_hidden_state, batch["attention_mask"].bool()
-
-
-def _standardised(vectors: Tensor) -> Tensor:
-    std, mean = torch.std_mean(vectors, dim=0, correction=0, keepdim=True)
-    return (vectors - mean) / std.clamp_min(1e-5)

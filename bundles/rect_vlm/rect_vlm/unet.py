@@ -33,6 +33,11 @@ def conv_block(inputs: int, outputs: int, kernel: int = 3, norm: str = "group") 
     )
 
 
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, C, D, H, W) on another grid of the same field, linear in between."""
+    return F.interpolate(maps, size=tuple(size), mode="trilinear", align_corners=False)
+
+
 class TextGate(nn.Module):
     """Attention gate of Attention U-Net (arXiv 1804.03999) to which the text is a third input."""
 
@@ -61,7 +66,7 @@ class UpStage(nn.Module):
         self.block = conv_block(inputs + skip_channels, skip_channels, kernel, norm)
 
     def forward(self, x: Tensor, skip: Tensor, text: Tensor) -> Tensor:
-        x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
+        x = resized(x, skip.shape[2:])
         return self.block(torch.cat([x, skip * self.gate(x, skip, text)], dim=1))
 
 

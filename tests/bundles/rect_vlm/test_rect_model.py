@@ -130,7 +130,7 @@ def test_texts_are_read_into_both_heads(cache: Path) -> None:
 def test_reports_are_learned_through_the_parts(llm: Path) -> None:
     model = tiny_model(llm).train()
     vision = model.encode(volumes())
-    loss = model.load_generator().loss(vision, model.evidence(vision, volumes()), REPORTS)["gen"]
+    loss = model.load_generator().loss(vision, model.told(vision, volumes())[1], REPORTS)["gen"]
     loss.backward()
     for part in ("vision", "projector", "lora"):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.modules_by_name[part]), part
@@ -140,7 +140,7 @@ def test_evidence_in_training_is_what_prediction_would_say(llm: Path) -> None:
     model, image = tiny_model(llm), volumes()
     with torch.no_grad():
         vision = model.encode(image)
-    said = model.evidence(vision, image)
-    assert model.train().evidence(vision, image) == said
+    said = model.told(vision, image)[1]
+    assert model.train().told(vision, image)[1] == said
     assert model.localizer.training
     assert all(line.startswith("[FINDING]") for lines in said for line in lines)

@@ -68,12 +68,12 @@ def test_a_saved_model_goes_by_its_thresholds(model: ReCTVLM, tmp_path: Path) ->
     said = loaded.predict(image, generate_report=False)
     assert said["classification"]["disease_names"] == [wanted]
     seen = loaded.encode(image)
-    (lines,) = loaded.evidence(seen, image)
+    (lines,) = loaded.told(seen, image)[1]
     assert not {name for name in list(FINDINGS)[1::2] for line in lines if f"{name} (classifier)" in line}
     # What is asked for goes before what was validated, in the evidence too.
     assert loaded.classify(image, threshold=0.0)["disease_names"] == [list(FINDINGS)]
     assert loaded.classify(image, threshold=[1.0] * 18)["disease_names"] == [[]]
-    assert not any("(classifier)" in line for line in loaded.evidence(seen, image, threshold=1.0)[0])
+    assert not any("(classifier)" in line for line in loaded.told(seen, image, threshold=1.0)[1][0])
     loaded.thresholds = None
     loaded.save_pretrained(tmp_path)
     assert ReCTVLM.from_pretrained(tmp_path).thresholds is None
